@@ -1,6 +1,6 @@
-"""Building data: quality tags, retrieval, selection, refinement, CoT reconstruction, problems with tests, preference pairs.
+"""Data construction: quality tags, retrieval, selection, refinement, CoT reconstruction, problems with tests, preference pairs.
 
-Four rooms (``filtering``, ``solutions``, ``problems``, ``pairs``) stand on the files of this folder. Names load on first use.
+The packages ``filtering``, ``solutions``, ``problems`` and ``pairs`` build on the files of this folder. Names load on first use.
 """
 
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""The contract of every builder of data: settings in, one folder out, and a report that a command can show."""
+"""The interface of data builders: settings in, one folder out, and a report that a command can show."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from nbg_lightning.construction.store import JsonRecord
 
 
 class ReportTable(NamedTuple):
-    """A table in a report for people.
+    """A table in a printed report.
 
     Attributes:
-        title: above it.
-        columns: names.
-        rows: texts.
+        title: title above the table.
+        columns: column names.
+        rows: cells as text.
     """
 
     title: str
@@ -26,38 +26,38 @@ class ReportTable(NamedTuple):
 
 @dataclass(kw_only=True)
 class Builder(ABC):
-    """Base of builders: flat dataclasses whose fields are the keys of a YAML file and the options of a command.
+    """Base class of builders: flat dataclasses whose fields are keys of a YAML file and options of a command.
 
-    A builder checks its settings when it is made, and reads and writes nothing before `run`. A build that was killed goes
-    on where it was when it is started again, and ends with the bytes of a straight run; a folder is never continued with
+    A builder validates its settings on construction, and reads and writes nothing before `run`. A killed build resumes
+    when it is started again, with output identical to that of an uninterrupted run; a folder is never continued with
     other settings.
 
-    Why flat: a field is a key of YAML, an option (``--tries``), an entry of the manifest that a folder is compared with, and a
-    line of ``--help``. Groups would be one more name before each of them, and another name for every folder that is there. What
-    belongs together is a class where several builders share it: `Sampling`, `ChatModelConfig`, sources, `Limits`.
+    Builders are flat because a field is at once a YAML key, an option (``--tries``), an entry of the manifest that a folder is
+    compared with, and a line of ``--help``. Nesting would add a prefix to each of them, and rename entries of existing folders.
+    Settings shared by several builders are classes: `Sampling`, `ChatModelConfig`, sources, `Limits`.
 
-    `nbg build-...` runs any of them (`commands.builder`). Those that ask models derive from `WorkflowBuilder`.
+    `nbg build-...` runs them (`commands.builder`). Builders that call models derive from `WorkflowBuilder`.
 
     Args:
         out: folder of the build.
     """
 
-    name: ClassVar[str]  # of the command, and in messages
+    name: ClassVar[str]  # name of the command, and in messages
 
     out: str
 
     @abstractmethod
     def run(self) -> JsonRecord:
-        """Build, or go on with the build in the folder.
+        """Build, or resume the build in the folder.
 
         Returns:
-            The report, which is in ``report.json`` too.
+            The report, which is also written to ``report.json``.
 
         Raises:
-            FileNotFoundError, ValueError: input or settings that cannot be used, or a folder of something else.
-            RuntimeError: another process builds in the folder, or nothing came of it.
+            FileNotFoundError, ValueError: unusable input or settings, or the folder holds another build.
+                RuntimeError: another process builds in the folder, or the result is empty.
         """
 
     @abstractmethod
     def shown(self, report: JsonRecord) -> list[str | ReportTable]:
-        """The lines and tables of a report that a command shows."""
+        """The lines and tables of a report for display."""

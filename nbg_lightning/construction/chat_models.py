@@ -1,4 +1,4 @@
-"""Models that builders ask: an engine with the tokenizer and chat format that it is spoken to in."""
+"""Models used by builders: an engine with its tokenizer and chat format."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from nbg_lightning.engines.protocol import Engine
 
 @dataclass
 class ChatModelConfig:
-    """A chat model that a builder asks.
+    """A chat model used by a builder.
 
     Args:
-        engine: what generates; it is entered when the build begins and left when it ends. One that begins without weights
+        engine: generates the answers; entered when the build begins and left when it ends. An engine that starts without weights
             (`VLLMEngine`) is given those of its folder.
-        tokenizer: folder, hub name or checkpoint of the model's tokenizer; by default that of the engine's weights. Engines
-            that take and give text (`ServerEngine` with ``interface: chat``) need none.
+        tokenizer: folder, hub name or checkpoint of the model's tokenizer; by default that of the engine's weights. Not needed
+            by engines that take and return text (`ServerEngine` with ``interface: chat``).
         template: the chat format, see `engines.chat.Template`.
-        deadline: seconds for a call; None for no limit.
+        deadline: time limit of a call in seconds; None for no limit.
 
     Raises:
         ValueError: a deadline that is not positive.
@@ -38,10 +38,10 @@ class ChatModelConfig:
             )
 
     def open_chat(self) -> ChatModel:
-        """Join the engine with its tokenizer; nothing is started.
+        """Combine the engine with its tokenizer, without starting it.
 
         Raises:
-            ValueError, FileNotFoundError: there is no tokenizer, or it cannot do the format.
+            ValueError, FileNotFoundError: there is no tokenizer, or it does not support the format.
         """
         if interface_of(self.engine) != "ids" and self.tokenizer is None:
             return ChatModel(self.engine, None, self.template)

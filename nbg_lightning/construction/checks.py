@@ -1,4 +1,4 @@
-"""Checks of settings that many builders have."""
+"""Checks of settings shared by many builders."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from nbg_lightning.engines.protocol import Sampling
 
 
 def check_least(least: float, **settings: float) -> None:
-    """Check that settings are at least so much.
+    """Check that settings are not below a minimum.
 
     Raises:
-        ValueError: one is less, or not a number.
+        ValueError: one is below it, or not a number.
     """
     for name, value in settings.items():
         if not value >= least:
@@ -17,10 +17,10 @@ def check_least(least: float, **settings: float) -> None:
 
 
 def check_samples_differ(name: str, sampling: Sampling) -> None:
-    """Check that several answers to a question are not all the same.
+    """Check that several answers to a question can differ.
 
     Raises:
-        ValueError: they are greedy; ``name`` is the setting of their number.
+        ValueError: sampling is greedy; ``name`` is the setting with their number.
     """
     if sampling.greedy and sampling.n > 1:
         raise ValueError(f"{name} is invalid: {sampling.n} equal greedy answers; give 1, or a temperature above 0")

@@ -1,4 +1,4 @@
-"""The identity of an engine: all that decides its answers, as plain JSON."""
+"""The identity of an engine: everything that determines its answers, as plain JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nbg_lightning.engines.protocol import Engine
 
 
 def engine_identity(engine: Engine) -> dict[str, Any]:
-    """Identify an engine wherever its files lie: by a fingerprint of the weights, or a server's address.
+    """Identify an engine independently of the location of its files: by a fingerprint of the weights, or a server's URL.
 
     Raises:
-        ValueError: an engine of which nobody can say which weights it has.
+        ValueError: the engine does not tell which weights it has.
     """
     kind = type(engine).__name__
     if isinstance(engine, IdentifiedEngine) and isinstance(engine.identity, Mapping):
@@ -39,7 +39,7 @@ def engine_identity(engine: Engine) -> dict[str, Any]:
 
 
 def engine_place(engine: Engine) -> str:
-    """Name the place of an engine's weights, for people."""
+    """The location of an engine's weights, for display."""
     if isinstance(engine, FolderEngine):
         return engine.weights
     return engine.url if isinstance(engine, ServedEngine) else type(engine).__name__

@@ -1,6 +1,6 @@
-"""Names in files of builds that were made under earlier names: such folders are read and continued, as they are.
+"""Former names in files of builds: folders with these names can be read and resumed unchanged.
 
-Classes keep the names by which files first knew them, see `moved.recorded_name`.
+Classes are recorded under the names that files first knew them by, see `moved.recorded_name`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ FORMER_MANIFEST = "about.json"
 """The former name of ``manifest.json``."""
 
 SETTINGS = {"writers": "models", "bar": "exclude"}
-"""Settings by their former names: the same keys in YAML are refused, and the error names the new ones."""
+"""Former names of settings: as YAML keys they are refused, and the error gives the new names."""
 
 FORMER_OUTCOMES = {"encoding_mended": "encoding_fixed"}
-"""Outcomes of documents by their former names."""
+"""Former names of documents' outcomes."""
 
 _REPORT = {"became": "outcomes", "barred": "excluded", "barred_tokens": "excluded_tokens", "about": "manifest"}
 
 
 def with_current_names(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A manifest with the names of settings as they are."""
+    """A manifest with current names of settings."""
     renamed = dict(manifest)
     if isinstance(settings := manifest.get("settings"), Mapping):
         renamed["settings"] = {SETTINGS.get(name, name): value for name, value in settings.items()}
@@ -29,5 +29,5 @@ def with_current_names(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report_with_current_names(report: Mapping[str, Any]) -> dict[str, Any]:
-    """A report with the names of its entries as they are."""
+    """A report with current names of entries."""
     return {_REPORT.get(name, name): value for name, value in report.items()}

@@ -1,4 +1,4 @@
-"""Outcomes of a build's items, with their counts and the first example of each."""
+"""Outcomes of a build's items, with counts and the first example of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nbg_lightning.construction.store import JsonRecord
 
 
 class OutcomeCounts:
-    """Counts of each outcome, with an example from its first.
+    """Counts of each outcome, with its first example.
 
     Example:
         >>> counts = OutcomeCounts()
@@ -24,7 +24,7 @@ class OutcomeCounts:
         self.first: dict[str, str] = {}
 
     def add(self, outcome: str, example: str = "", number: int = 1) -> None:
-        """Count some of an outcome."""
+        """Count an outcome."""
         if not number:
             return
         self.number[outcome] = self.number.get(outcome, 0) + number
@@ -45,23 +45,23 @@ class OutcomeCounts:
         }
 
     def summary(self) -> str:
-        """One line for people: ``3 refused, 2 too_long``."""
+        """The counts in one line: ``3 refused, 2 too_long``."""
         return ", ".join(f"{self.number[outcome]:,} {outcome}" for outcome in sorted(self.number)) or "none"
 
 
 def dropped(reason: str, detail: str = "", **more: Any) -> JsonRecord:
-    """The record of an item that gives nothing.
+    """The record of a dropped item.
 
     Args:
-        reason: one word of the counts; ``engine_error`` is an error, which the next run tries again.
-        detail: what exactly, in a line.
-        **more: kept with it.
+        reason: the outcome in one word; ``engine_error`` is an error, which the next run retries.
+        detail: details in one line.
+        **more: further entries of the record.
     """
     return {"status": "error" if reason == "engine_error" else "dropped", "reason": reason, "detail": detail, **more}
 
 
 def step_kind(step: str) -> str:
-    """The kind of a step: its name without what tells its repetitions apart.
+    """The kind of a step: its name without the part that distinguishes repetitions.
 
     Example:
         >>> step_kind("draft/small/0#2")
@@ -71,7 +71,7 @@ def step_kind(step: str) -> str:
 
 
 def unusable_reason(trace: Sequence[JsonRecord], kind: str) -> tuple[str, str]:
-    """Reason why no response to steps of a kind was usable: the last outcome, an engine's errors first."""
+    """The reason why no response to steps of a kind was usable: the last outcome, with engine errors first."""
     own = [entry for entry in trace if step_kind(entry["step"]) == kind and entry["outcome"] != "ok"]
     chosen = next((entry for entry in own if entry["outcome"] == "engine_error"), own[-1])
     if chosen["outcome"] == "engine_error":

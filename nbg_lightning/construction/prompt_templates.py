@@ -1,4 +1,4 @@
-"""Prompts with fields in braces, and conversations as the text of an instruction."""
+"""Prompt templates with fields in braces, and conversations as text in an instruction."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
 def fill_template(template: str, **values: Any) -> str:
-    """Replace the ``{names}`` of a template, once: braces in the values stay.
+    """Replace the ``{names}`` of a template in one pass: braces in the values are kept.
 
     Example:
         >>> fill_template("Q: {question} (at most {n} words)", question="what is {x}?", n=3)
@@ -20,7 +20,7 @@ def fill_template(template: str, **values: Any) -> str:
 
 
 def check_template(template: str, name: str, fields: Sequence[str]) -> None:
-    """Check that a template has each of these fields, and no other.
+    """Check that a template has exactly these fields.
 
     Raises:
         ValueError: it has not.
@@ -34,7 +34,7 @@ def check_template(template: str, name: str, fields: Sequence[str]) -> None:
 
 
 def conversation_text(messages: Sequence[dict[str, Any]]) -> str:
-    """Write a conversation as the text of an instruction: that of its only turn, or all turns with their roles."""
+    """A conversation as text in an instruction: its only turn, or all turns with their roles."""
     if len(messages) == 1:
         return str(messages[0]["content"]).strip()
     return "\n\n".join(f"{message['role'].capitalize()}: {str(message['content']).strip()}" for message in messages)

@@ -1,4 +1,4 @@
-"""Descriptions of all that decides an output, as plain JSON: objects by their class and arguments, files by size and time."""
+"""Descriptions of everything that determines an output, as plain JSON: objects by class and arguments, files by size and time."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from typing import Any
 from nbg_lightning.construction.store import JsonRecord
 from nbg_lightning.moved import ARGUMENTS, recorded_name
 
-NAMES_WEIGHTS = ("weights", "folder")  # arguments of engines that name files on this machine
-_NAMES_FILES = (*NAMES_WEIGHTS, "path")  # and of sources
+NAMES_WEIGHTS = ("weights", "folder")  # arguments of engines that name local files
+_NAMES_FILES = (*NAMES_WEIGHTS, "path")  # the same, and of sources
 _SECRETS = {"api_key"}
 
 
 def describe(value: Any) -> Any:
-    """Describe an object as JSON: its class and the arguments of its ``__init__`` that it keeps.
+    """Describe an object as JSON: its class and those arguments of its ``__init__`` that it stores.
 
-    Any class may be described, a user's too, so this asks an object for the names of its own arguments. Keys for servers are
-    left out. Where files of this machine are named, their sizes and times are part of the description.
+    Any class can be described, including a user's, so this looks up the object's own argument names. API keys are
+    omitted. For local files, sizes and times are part of the description.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -42,7 +42,7 @@ def describe(value: Any) -> Any:
     kept = {name: getattr(value, name) for name in names if hasattr(value, name) and name not in _SECRETS}
     found: JsonRecord = {name: describe(each) for name, each in kept.items() if not callable(each)}
     for former, name in ARGUMENTS.get(type(value).__name__, {}).items():
-        if found.pop(name, False):  # recorded under its first name, and only where it is set
+        if found.pop(name, False):  # recorded under its first name, and only if it is set
             found[former] = describe(kept[name])
     found["class"] = recorded_name(type(value))
     for name in _NAMES_FILES:
@@ -52,13 +52,13 @@ def describe(value: Any) -> Any:
 
 
 def digest(value: Any) -> str:
-    """Hash a value of JSON: 16 hex digits, whatever the order of its keys."""
+    """Hash a JSON value: 16 hex digits, independent of the order of keys."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _files(path: Path) -> list[Path]:
-    """The file, or all files of a folder or a pattern, sorted."""
+    """The file, or all files of a folder or pattern, sorted."""
     if path.is_file():
         return [path]
     found = path.rglob("*") if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))

@@ -1,4 +1,4 @@
-"""Open models, and the journal of their responses: what drives the workflows of a build."""
+"""Execution of a build's workflows: open models, and a journal of their responses."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from nbg_lightning.engines.chat import ChatModel
 from nbg_lightning.engines.protocol import Prompt, Sampling
 from nbg_lightning.error_line import first_line
 
-MAX_FAILURES = 100  # failed responses in a row after which a model is not asked any more
+MAX_FAILURES = 100  # consecutive failures after which a model is not used any more
 
 
 class RequestScheduler:
-    """Drives many workflows at once; use it in a ``with`` block.
+    """Runs many workflows concurrently; used as a context manager.
 
-    Requests that come up together go to an engine in one call. Every response is in the journal, under the item's key and
-    the step's name, before a workflow sees it.
+    Simultaneous requests are sent to an engine in one call. Every response is in the journal, under the item's key and the
+    step's name, before its workflow receives it.
 
     Args:
-        models: by name.
-        journal: where responses are kept.
-        seed: every response is drawn by a seed made of this, its item's key and its step.
+        models: models by name.
+        journal: stores the responses.
+        seed: combined with the item's key and the step to seed every response.
 
     Attributes:
-        made: requests made of models.
-        replayed: responses taken from the journal.
+        made: number of requests sent to models.
+        replayed: number of responses taken from the journal.
 
     Raises:
-        RuntimeError: from `respond`: an engine failed again and again.
+        RuntimeError: from `respond`: an engine failed repeatedly.
     """
 
     def __init__(self, models: Mapping[str, ChatModelConfig], journal: KeyedLines, seed: int = 0):
@@ -45,7 +45,7 @@ class RequestScheduler:
 
     def __enter__(self) -> RequestScheduler:
         self._chats = {name: config.open_chat() for name, config in self.configs.items()}
-        with ExitStack() as stack:  # what was entered is left if another cannot be
+        with ExitStack() as stack:  # leaves what was entered if a later one fails
             for config in {id(config.engine): config for config in self.configs.values()}.values():
                 stack.enter_context(config.engine)
                 config.load()
@@ -56,11 +56,11 @@ class RequestScheduler:
         self._stack.close()
 
     def run(self, workflows: Mapping[str, Workflow], ended: Callable[[str, JsonRecord], None]) -> None:
-        """Run all workflows to their ends, in step: requests that they make at the same time are made together.
+        """Run all workflows to completion in lockstep, batching simultaneous requests.
 
         Args:
-            workflows: by the key of their item.
-            ended: is called with the key and the record of each as soon as it ends.
+            workflows: workflows by item key.
+            ended: called with the key and record of each workflow as soon as it ends.
         """
         sent: dict[str, list[ModelResponse] | None] = dict.fromkeys(workflows)
         while sent:
@@ -75,7 +75,7 @@ class RequestScheduler:
             sent = {key: [next(flat) for _ in requests] for key, requests in pending}
 
     def respond(self, requests: Sequence[tuple[str, ModelRequest[Any]]]) -> list[ModelResponse]:
-        """Give the response to each request of each item; from the journal where it is there.
+        """The responses to requests of items; from the journal if available.
 
         Raises:
             RuntimeError: the last `MAX_FAILURES` responses of a model failed, or a step made another request before.
@@ -105,7 +105,7 @@ class RequestScheduler:
     def _draw(
         self, name: str, sampling: Sampling, requests: list[tuple[str, ModelRequest[Any]]]
     ) -> list[ModelResponse]:
-        """Ask the engine and keep its responses; failed ones are not kept, so that another run asks again."""
+        """Call the engine and store its responses; failed ones are not stored, so that another run retries them."""
         chat = self._chats[name]
         prompts: list[Prompt] = []
         responses: dict[int, ModelResponse] = {}

@@ -1,4 +1,4 @@
-"""Steps of a corpus: one document in, one document out."""
+"""Steps of a corpus pipeline: one document in, one document out."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ DocumentRow = dict[str, Any]
 
 
 class DocumentStep(ABC):
-    """A pure function ``row -> row`` that adds columns: fit for ``datasets.Dataset.map`` and ``ray.data.Dataset.map`` as it is.
+    """A pure function ``row -> row`` that adds columns, usable with ``datasets.Dataset.map`` and ``ray.data.Dataset.map``.
 
-    It must pickle, and give a row the same columns whatever rows stand beside it.
+    It must be picklable, and its columns for a row must not depend on other rows.
     """
 
     @property
     @abstractmethod
     def columns(self) -> dict[str, pyarrow.DataType]:
-        """Name and Arrow type of every column that it adds."""
+        """Name and Arrow type of every added column."""
 
     @abstractmethod
     def values(self, texts: Sequence[str]) -> list[DocumentRow]:
-        """The columns of each text."""
+        """The columns for each text."""
 
     def identity(self) -> dict[str, Any]:
-        """Describe all that decides the values, as JSON."""
+        """Everything that determines the values, as JSON."""
         return {"step": type(self).__name__}
 
     def __call__(self, row: DocumentRow) -> DocumentRow:
-        """The row with the columns; its text is under ``text``."""
+        """Add the columns to a row, whose text is under ``text``."""
         return {**row, **self.values([row["text"]])[0]}
 
 
 class StepPipeline(DocumentStep):
-    """Several steps, one after another.
+    """Several steps in sequence.
 
     Args:
-        steps: whose columns must differ.
+        steps: the steps, with distinct columns.
 
     Raises:
-        ValueError: two steps give the same column.
+        ValueError: two steps add the same column.
     """
 
     def __init__(self, steps: Sequence[DocumentStep]):

@@ -1,14 +1,14 @@
-"""A build's folder: records by key in append-only JSON lines that a kill cannot harm, beside what they were made from.
+"""A build's folder: crash-safe records by key in append-only JSON lines, and the manifest of what they depend on.
 
 ::
 
-    manifest.json   everything that decides the output; a folder is never continued with other settings
-    NAME.jsonl      records by key (`KeyedLines`): the memory of an interrupted build
-    OUTPUT.jsonl    written under another name and renamed when complete (`Store.write_lines`), in the order of the input
-    report.json     counts of what was kept and what was dropped, and why
+        manifest.json   everything that determines the output; a folder is never continued with other settings
+        NAME.jsonl      records by key (`KeyedLines`), from which an interrupted build resumes
+        OUTPUT.jsonl    written to a temporary file and renamed when complete (`Store.write_lines`), in input order
+        report.json     counts of kept and dropped items, with reasons
 
-One write holds all records of a call, and is on the disk before anything is built on it. A line that was torn by a kill
-is cut off when the file is opened again; its records are made again.
+One write contains all records of a call, and is flushed to disk before anything depends on it. A line torn by a kill is
+truncated when the file is opened again; its records are generated again.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _MISSING = object()
 
 
 class KeyedLines:
-    """An append-only file of JSON objects, each with a text under ``key``; of a key that was added again, the last counts.
+    """An append-only file of JSON objects, each with a text under ``key``; if a key was added again, the last record counts.
 
-    Only keys and places are in memory, some 150 bytes a record; the records are read when asked for.
+    Only keys and offsets are in memory, some 150 bytes per record; records are read on access.
 
     Args:
-        file: made with the first record.
+        file: created with the first record.
 
     Raises:
-        ValueError: a whole line of the file is not such an object.
+        ValueError: a complete line of the file is not such an object.
     """
 
     def __init__(self, file: str | Path):
@@ -85,18 +85,18 @@ class KeyedLines:
         return json.loads(self._reading.read(length))
 
     def get(self, key: str) -> JsonRecord | None:
-        """The record of a key, or None."""
+        """The record with this key, or None."""
         return self[key] if key in self._places else None
 
     def add(self, records: Iterable[JsonRecord], replace: bool = False) -> None:
-        """Append records in one write, and wait until they are on the disk.
+        """Append records in one write, and wait until they are on disk.
 
         Args:
-            records: each with its ``key``.
-            replace: a key that is there already gets this record.
+            records: records, each with its ``key``.
+            replace: replace existing records with the same key.
 
         Raises:
-            ValueError: a key is there already, or doubled.
+            ValueError: a key exists already, or is given twice.
         """
         places: dict[str, tuple[int, int]] = {}
         content = bytearray()
@@ -120,7 +120,7 @@ class KeyedLines:
         self._size += len(content)
 
     def close(self) -> None:
-        """Close the file; it is opened again when needed."""
+        """Close the file; it is reopened when needed."""
         for stream in (self._appending, self._reading):
             if stream is not None:
                 stream.close()
@@ -128,14 +128,14 @@ class KeyedLines:
 
 
 class Store:
-    """The folder of one build; use it in a ``with`` block, in one process at a time.
+    """The folder of one build; used as a context manager, by one process at a time.
 
     Args:
-        folder: made where it does not exist.
-        manifest: all that decides the output, as JSON: settings, engines, inputs, versions of formats.
+        folder: created if it does not exist.
+        manifest: everything that determines the output, as JSON: settings, engines, inputs, format versions.
 
     Raises:
-        ValueError: on entering: the folder holds a build of something else, and the message names the first difference.
+        ValueError: on entering: the folder holds another build; the message names the first difference.
         RuntimeError: on entering: another process builds here.
 
     Example:
@@ -180,7 +180,7 @@ class Store:
             )
 
     def lines(self, name: str) -> KeyedLines:
-        """The records of a name: what an interrupted build remembers."""
+        """The records under a name, which an interrupted build resumes from."""
         if not self._open:
             raise RuntimeError(f"the store of {self.folder} is invalid: not open; use it in a with block")
         if name not in self._lines:
@@ -188,7 +188,7 @@ class Store:
         return self._lines[name]
 
     def write_lines(self, name: str, rows: Iterable[JsonRecord]) -> Path:
-        """Write an output of JSON lines, atomically: there with all its rows, or not there."""
+        """Write an output of JSON lines atomically."""
         file = self.folder / f"{name}.jsonl"
         with atomic(file) as stream:
             for row in rows:
@@ -203,7 +203,7 @@ class Store:
 
 
 def manifest_file(folder: Path) -> Path:
-    """The manifest of a build's folder, also under its former name; the file need not be there."""
+    """The manifest of a build's folder, also under its former name; the file need not exist."""
     former = folder / FORMER_MANIFEST
     return former if former.is_file() and not (folder / MANIFEST).is_file() else folder / MANIFEST
 
@@ -237,12 +237,12 @@ def read_report(folder: Path) -> JsonRecord:
 
 
 def as_line(record: Mapping[str, Any]) -> bytes:
-    """A record as a line of JSON; values that JSON does not have, such as fractions, become their text."""
+    """A record as a JSON line; values without a JSON type, such as fractions, are written as text."""
     return json_line(record, default=str)
 
 
 def _difference(there: Any, here: Any, path: str = "") -> str | None:
-    """The first place in which two JSON values differ, in words."""
+    """The first difference of two JSON values, in words."""
     if isinstance(there, dict) and isinstance(here, dict):
         for name in sorted({*there, *here}):
             inner = _difference(there.get(name, _MISSING), here.get(name, _MISSING), f"{path}.{name}" if path else name)

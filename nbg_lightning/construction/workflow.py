@@ -1,7 +1,7 @@
-"""The work on one item of a builder that asks models: a generator of requests, which is sent their responses.
+"""Workflows: the processing of one item by models, as a generator that yields requests and receives responses.
 
-A `Workflow` never calls a model itself, so a build can give all requests that come up together to an engine at once, and
-a build that was killed goes through its workflows again without asking anything twice. See `builder` for what a builder
+A `Workflow` never calls a model itself, so that a build can send all simultaneous requests to an engine at once, and a
+killed build can replay its workflows without repeating a request. `builder` documents what a builder
 declares.
 """
 
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class UnusableError(Exception):
-    """A response that cannot be used; another one may be drawn.
+    """An unusable response; another one may be sampled.
 
     Args:
-        reason: one word of a count, such as ``refused`` or ``unparsable``.
-        detail: what exactly, in a line.
+        reason: reason in one word, such as ``refused`` or ``unparsable``.
+        detail: details in one line.
     """
 
     def __init__(self, reason: str, detail: str = ""):
@@ -38,9 +38,9 @@ class ModelResponse:
     """A model's response to a request.
 
     Attributes:
-        text: all of it.
+        text: the full text.
         finish_reason: see `Completion`.
-        error: what went wrong, if no answer came.
+        error: the error, if there is no answer.
     """
 
     text: str
@@ -49,17 +49,17 @@ class ModelResponse:
 
     @property
     def final(self) -> str | None:
-        """The text after the reasoning, stripped; None where reasoning began and never ended."""
+        """The text after the reasoning, stripped; None if the reasoning never ended."""
         answer = read_thinking(self.text, self.finish_reason == "stop")[1]
         return None if answer is None else answer.strip()
 
 
 def readable(response: ModelResponse, whole: bool = True) -> str:
-    """Read the text of a response that can be used.
+    """The text of a usable response.
 
     Args:
-        response: of a model.
-        whole: a text that was cut off by its length is unusable.
+        response: a model's response.
+        whole: treat a text truncated by its length limit as unusable.
 
     Raises:
         UnusableError: ``engine_error``, ``truncated``, ``empty`` or ``refused``.
@@ -82,10 +82,10 @@ class ModelRequest(Generic[T]):
 
     Attributes:
         model: name of the model.
-        step: what for; the response is kept under this name, so an item has each step once.
+        step: purpose of the request; the response is stored under this name, so it must be unique within an item.
         messages: the conversation that the model continues.
-        sampling: how the response is drawn; one response.
-        read: reads the response, and raises `UnusableError` for one that is of no use. `readable` takes any text.
+        sampling: sampling settings, for one response.
+        read: parses the response, and raises `UnusableError` for an unusable one. `readable` accepts any text.
     """
 
     model: str
@@ -96,26 +96,26 @@ class ModelRequest(Generic[T]):
 
 
 Workflow = Generator[list[ModelRequest[Any]], list[ModelResponse], JsonRecord]
-"""The work on one item: yields requests that are made at once, is sent their responses in order, returns the item's record."""
+"""The processing of one item: yields simultaneous requests, receives their responses in order, and returns the item's record."""
 
 
 def user_turn(text: str) -> tuple[dict[str, Any], ...]:
-    """A conversation of one turn of the user."""
+    """A conversation of one user turn."""
     return ({"role": "user", "content": text},)
 
 
 def request_usable(
     requests: Sequence[ModelRequest[T]], tries: int, trace: list[JsonRecord]
 ) -> Generator[list[ModelRequest[Any]], list[ModelResponse], list[T | None]]:
-    """Make several requests at once, as part of a workflow, and those again whose responses are unusable.
+    """Make several requests at once within a workflow, repeating those with unusable responses.
 
     Args:
-        requests: which all differ in their steps.
-        tries: responses drawn for each, at most.
+        requests: requests with distinct steps.
+        tries: maximum number of responses sampled for each.
         trace: every response is appended, with its outcome.
 
     Returns:
-        What was read of each; None where no response was usable.
+        The parsed responses; None if no response was usable.
     """
     found: list[T | None] = [None] * len(requests)
     waiting = list(range(len(requests)))

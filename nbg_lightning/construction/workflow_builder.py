@@ -1,4 +1,4 @@
-"""The base of builders that ask models: batches of items, a restart, outputs in order, and an honest report."""
+"""Base class of builders that call models: batches of items, resuming, ordered outputs, and a report."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.question_sources import QuestionCounts
 
 WorkflowItem = tuple[str, Callable[[], Workflow] | JsonRecord]
-"""Key of an item, and what begins its workflow; or its record, where there is nothing to ask."""
+"""Key of an item with a function that starts its workflow, or with its record if no model is needed."""
 
 ITEMS_PER_BATCH = 16
-_DECIDE_NOTHING = {"out", "items_per_batch", "limit", "progress"}  # settings that change no output
+_DECIDE_NOTHING = {"out", "items_per_batch", "limit", "progress"}  # settings that do not affect the output
 _SHOWN_ELSEWHERE = {"build", "items", "outcomes", "answers", "input", "rows", "this_run"}
 
 
 @dataclass(kw_only=True)
 class WorkflowBuilder(Builder):
-    """Base of builders that ask models.
+    """Base class of builders that call models.
 
-    A subclass says what its items are (`items`: a `Workflow` each), which models it uses (`roles`) and what is written of
-    the items' records (`outputs`). The folder holds ``answers.jsonl`` (all responses of models), ``records.jsonl`` (one
-    line an item: its outcome), the outputs, and ``report.json``. Nothing that was answered is asked again; items that
-    failed by an engine's error are tried again.
+    A subclass declares its items (`items`: a `Workflow` each), the models it uses (`roles`), and the files written from the
+    items' records (`outputs`). The folder contains ``answers.jsonl`` (all model responses), ``records.jsonl`` (the outcome of
+    each item), the outputs, and ``report.json``. Answered requests are never repeated; items that failed because of an engine
+    error are retried.
 
     Args:
         out: folder of the build.
-        models: chat models by name; the other settings say which of them does what.
-        seed: of everything that is drawn: the same settings, inputs and seed give the same output.
-        items_per_batch: items that are worked on at a time.
-        limit: items of the input that are used; all by default.
+        models: chat models by name; other settings assign them to roles.
+        seed: seed of all sampling: the same settings, inputs and seed give the same output.
+        items_per_batch: number of items processed at a time.
+        limit: maximum number of input items; all by default.
         max_characters: longer inputs are dropped as ``too_long``.
-        progress: show it on stderr.
+        progress: show progress on stderr.
 
     Raises:
-        ValueError: settings out of range, or a role for a model that is not there.
+        ValueError: a setting is out of range, or a role names an unknown model.
     """
 
     models: dict[str, ChatModelConfig] = field(default_factory=dict)
@@ -72,30 +72,30 @@ class WorkflowBuilder(Builder):
 
     @abstractmethod
     def roles(self) -> dict[str, Sequence[str]]:
-        """Settings that name models, and the names in them."""
+        """Settings that name models, with the names in them."""
 
     @abstractmethod
     def items(self) -> Iterator[WorkflowItem]:
-        """The input, always in the same order.
+        """The input items, always in the same order.
 
         Raises:
-            FileNotFoundError, ValueError: it cannot be read.
+            FileNotFoundError, ValueError: the input cannot be read.
         """
 
     @abstractmethod
     def outputs(self, records: Callable[[], Iterator[JsonRecord]]) -> dict[str, Iterable[JsonRecord]]:
-        """Rows by name of their file, from the records of all items, in the input's order."""
+        """Rows of each output file by name, from the records of all items in input order."""
 
     def summary(self, records: Iterable[JsonRecord]) -> JsonRecord:
-        """More for the report."""
+        """Further entries of the report."""
         return {}
 
     def input_counts(self) -> Mapping[str, QuestionCounts]:
-        """Rows of each source that were read and are no item, with the first of these."""
+        """Counts of rows by source that are not valid items, with the first of these."""
         return {}
 
     def manifest(self) -> JsonRecord:
-        """Describe all that decides the output."""
+        """Everything that determines the output."""
         settings = {
             each.name: describe(value)
             for each, value in zip(dataclasses.fields(self), self._values(), strict=True)
@@ -128,7 +128,7 @@ class WorkflowBuilder(Builder):
         return {name: config for name, config in self.models.items() if name in used}
 
     def _work(self, records: KeyedLines, scheduler: RequestScheduler, counts: OutcomeCounts) -> list[str]:
-        """Give every item of the input its record; returns their keys in order."""
+        """Process every input item; returns the keys in order."""
         keys: dict[str, None] = {}
         inputs = islice(self.items(), self.limit)
         with Progress(self.name, self.limit, self.progress) as meter:

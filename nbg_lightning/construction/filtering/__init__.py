@@ -1,1 +1,1 @@
-"""Filtering a corpus: quality tags, recall, duplicates, decontamination, and the selection of a mixture."""
+"""Corpus filtering: quality tags, recall, deduplication, decontamination, and the selection of a mixture."""

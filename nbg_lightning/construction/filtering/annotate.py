@@ -1,7 +1,7 @@
-"""Scores of documents by a strong model: the labels that the tagger learns from.
+"""Annotation of documents by a strong model: the labels for the tagger.
 
-A sample of the corpus, the same for the same seed, is shown to an engine with the rubric; it answers with a JSON object of
-whole numbers from 0 to 9. What cannot be read is asked again, and then counted by what was wrong with it.
+A sample of the corpus, determined by the seed, is shown to an engine with the rubric; it answers with a JSON object of
+integers from 0 to 9. Unparsable answers are requested again, and counted by their fault if that fails too.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from nbg_lightning.scoring.bounded import json_objects
 from nbg_lightning.scoring.refusal import is_refusal
 
 Failure = Literal["refused", "unreadable", "missing", "out_of_range", "truncated", "error"]
-"""The fault of an answer: it declined; it has no JSON object; the object lacks dimensions; a score is no whole number
-from 0 to 9; it was cut off by the length limit; the engine failed."""
+"""The fault of an answer: it declined; it has no JSON object; the object lacks dimensions; a score is not an integer
+from 0 to 9; it was truncated by the length limit; the engine failed."""
 
 _ANNOTATIONS = "annotations"
 
@@ -50,21 +50,21 @@ Answer with one JSON object and nothing else, with exactly these keys and whole 
 
 @dataclass(frozen=True)
 class AnnotationSettings:
-    """Settings of annotation.
+    """Settings of an annotation.
 
     Args:
-        number: of documents.
-        per_source: the same number from every source, as far as it has them; otherwise as the corpus is mixed.
-        max_characters: of a document that are shown; of a longer one beginning, middle and end.
-        attempts: answers that are asked for before a document is given up.
-        max_new_tokens: of an answer.
-        temperature: of the first attempt.
-        retry_temperature: of further ones; at 0 they would be the same again.
-        batch: documents in a call; finished calls survive a kill.
-        seed: of the choice and of the sampling.
+        number: number of documents.
+        per_source: take the same number from every source, as far as possible; otherwise in the corpus's proportions.
+        max_characters: shown characters of a document; of a longer one the beginning, middle and end are shown.
+        attempts: maximum number of answers per document.
+        max_new_tokens: maximum tokens of an answer.
+        temperature: temperature of the first attempt.
+        retry_temperature: temperature of further ones; at 0 they would repeat the first.
+        batch: documents per call; completed calls survive a kill.
+        seed: seed of the sample and of generation.
 
     Raises:
-        ValueError: a setting that means nothing.
+        ValueError: a setting is invalid.
     """
 
     number: int = 2000
@@ -88,7 +88,7 @@ class AnnotationSettings:
 
 
 def annotation_prompt(rubric: Rubric, text: str, max_characters: int = 6000) -> str:
-    """Write the request for the scores of a document."""
+    """The prompt that asks for the scores of a document."""
     dimensions = "\n".join(f"- {d.name}: {d.about} 0: {d.low}. 9: {d.high}." for d in rubric.dimensions)
     example = json.dumps(dict.fromkeys(rubric.names, 5))
     return _TASK.format(dimensions=dimensions, document=excerpt(text, max_characters), example=example)
@@ -110,9 +110,9 @@ def excerpt(text: str, max_characters: int) -> str:
 
 
 def parse_scores(text: str, names: Sequence[str]) -> tuple[dict[str, int] | None, Failure | None, str]:
-    """Scores from an answer: (scores, None, "") or (None, what is wrong, in words).
+    """Parse scores from an answer: (scores, None, "") or (None, fault, details).
 
-    The last JSON object counts; ``5.0`` is 5, ``"7"`` is 7; keys that nobody asked for are left out.
+    The last JSON object counts; ``5.0`` is 5, ``"7"`` is 7; unknown keys are ignored.
 
     Example:
         >>> parse_scores('Here: {"depth": 7, "other": 1}', ["depth"])
@@ -142,7 +142,7 @@ def parse_scores(text: str, names: Sequence[str]) -> tuple[dict[str, int] | None
 
 
 def read_answer(answer: Answer, names: Sequence[str]) -> tuple[dict[str, int] | None, Failure | None, str]:
-    """As `parse_scores`, of what an engine gave."""
+    """Like `parse_scores`, for an engine's answer."""
     if answer.completion.finish_reason in ("error", "deadline"):
         return None, "error", answer.completion.error or answer.completion.finish_reason
     scores, failure, detail = parse_scores(answer.final or "", names)
@@ -156,14 +156,14 @@ def read_answer(answer: Answer, names: Sequence[str]) -> tuple[dict[str, int] | 
 def choose_documents(
     corpus: Table, number: int, per_source: bool, seed: int, sources: Collection[str] | None = None
 ) -> list[DocumentRow]:
-    """The documents with the lowest hashes of seed and id, in that order: those that a smaller number would give come first.
+    """The documents with the lowest hashes of seed and id, in that order, so that a smaller sample is a prefix of a larger one.
 
     Args:
-        corpus: read twice; in memory are the texts that are chosen.
-        number: how many.
-        per_source: the same share of every source; what a small one lacks goes to the others.
-        seed: of the hash.
-        sources: only these.
+        corpus: read twice; only the chosen texts are in memory.
+        number: number of documents.
+        per_source: the same share of every source; shortfalls of small ones are filled from the others.
+        seed: seed of the hash.
+        sources: restrict to these sources.
     """
     heaps: dict[str, list[tuple[int, str, str]]] = {}
     for row in corpus.rows(["id", "source"]):
@@ -195,14 +195,14 @@ def annotate(
     settings: AnnotationSettings,
     annotator: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """ModelRequest an engine for the scores of a sample of a corpus; what is there already is not asked again.
+    """Let an engine score a sample of a corpus; existing results are not requested again.
 
     Args:
-        corpus: of `nbg build-corpus`.
-        chat: the open engine, with its format.
+        corpus: a corpus of `nbg build-corpus`.
+        chat: the open engine with its chat format.
         rubric: the dimensions.
         out: folder of ``annotations.jsonl``: id, source, scores, quality, attempts; or failure and detail.
-        settings: how.
+        settings: the settings.
         annotator: the engine and its format, for provenance.
 
     Returns:
@@ -212,7 +212,7 @@ def annotate(
         "build": "annotations",
         "corpus": corpus.fingerprint,
         "rubric": rubric.to_dict(),
-        "settings": {**settings.__dict__, "batch": None},  # decides nothing but what a kill loses
+        "settings": {**settings.__dict__, "batch": None},  # affects only what a kill loses
         "annotator": dict(annotator),
     }
     with Store(out, made_from) as store, Progress("annotations", settings.number, unit="documents") as progress:
@@ -264,7 +264,7 @@ def _annotate_batch(
 
 
 def annotation_report(records: Iterator[dict[str, Any]], rubric: Rubric) -> dict[str, Any]:
-    """Count scored documents and failures, and take the mean of every dimension.
+    """Count scored documents and failures, and compute the mean of every dimension.
 
     Raises:
         RuntimeError: no document could be scored.
@@ -299,17 +299,17 @@ def annotation_report(records: Iterator[dict[str, Any]], rubric: Rubric) -> dict
 def label_by_source(
     corpus: Table, labels: Mapping[str, Mapping[str, float]], out: str | Path, number: int, seed: int = 0
 ) -> dict[str, Any]:
-    """Annotations without an engine: every document has the scores of its source, such as spam 0 and ham 9.
+    """Annotations without an engine: every document gets the scores of its source, such as spam 0 and ham 9.
 
     Args:
-        corpus: of `nbg build-corpus`.
-        labels: dimension to source to score; sources without a score in every dimension are left out.
+        corpus: a corpus of `nbg build-corpus`.
+        labels: dimension to source to score; sources without a score in every dimension are skipped.
         out: folder of ``annotations.jsonl``.
-        number: of documents, the same share of every source.
-        seed: of the choice.
+        number: number of documents, in equal shares of all sources.
+        seed: seed of the sample.
 
     Raises:
-        ValueError: a source that is not in the corpus, a score outside 0 to 9, or no document left.
+        ValueError: an unknown source, a score outside 0 to 9, or no document left.
     """
     scores: dict[str, dict[str, float]] = {}
     for dimension, by_source in labels.items():
@@ -340,7 +340,7 @@ def label_by_source(
 
 
 def engine_settings(engine: Engine) -> dict[str, str]:
-    """Class and plain settings of an engine, for provenance; nothing that looks like a secret."""
+    """Class and plain settings of an engine, for provenance; without anything that looks like a secret."""
     plain = {
         name: str(value)
         for name, value in vars(engine).items()

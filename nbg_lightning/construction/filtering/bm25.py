@@ -14,17 +14,17 @@ from nbg_lightning.construction.filtering.embedding import count_matrix
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_K1, _B = 1.5, 0.75  # the usual ones
+_K1, _B = 1.5, 0.75  # the usual values
 
 
 @dataclass(frozen=True)
 class WordStatistics:
-    """Statistics of the words of a corpus.
+    """Word statistics of a corpus.
 
     Attributes:
-        documents: how many.
-        words: of all of them.
-        present: int64[2^bits], documents that have a word of this column.
+        documents: number of documents.
+        words: number of words.
+        present: int64[2^bits], number of documents with a word of each column.
     """
 
     documents: int
@@ -39,12 +39,12 @@ class WordStatistics:
 
 
 def bm25(counts: csr_matrix, queries: csr_matrix, statistics: WordStatistics) -> np.ndarray:
-    """Score documents: ``sum_t idf_t tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length))`` over the words t of a query.
+    """BM25 scores: ``sum_t idf_t tf (k1 + 1) / (tf + k1 (1 - b + b length / mean length))`` over the words t of a query.
 
     Args:
         counts: [documents, columns].
-        queries: [queries, columns], 1 where a query has a word.
-        statistics: of the corpus.
+        queries: [queries, columns], 1 for the words of a query.
+        statistics: word statistics of the corpus.
 
     Returns:
         float32[documents, queries].
@@ -58,9 +58,9 @@ def bm25(counts: csr_matrix, queries: csr_matrix, statistics: WordStatistics) ->
 
 
 def query_matrix(texts: Sequence[str], statistics: WordStatistics, bits: int, terms: int) -> csr_matrix:
-    """Choose the words of queries: 1 for the `terms` words of each text with the highest ``(1 + log tf) idf``.
+    """Select query words: 1 for the `terms` words of each text with the highest ``(1 + log tf) idf``.
 
-    Words that the corpus does not have are left out.
+    Words that do not occur in the corpus are ignored.
     """
     queries = count_matrix(texts, bits)
     idf = statistics.idf

@@ -1,4 +1,4 @@
-"""The six builders of filtering, from sources to pools: what `nbg build-corpus` ... `nbg build-selection` run."""
+"""The six builders of filtering, from sources to pools: `nbg build-corpus` ... `nbg build-selection`."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from nbg_lightning.data.tokenizer import load_tokenizer
 from nbg_lightning.engines.chat import ChatModel, Template
 from nbg_lightning.engines.protocol import Engine
 
-_SHOWN_PLACES = 5  # seeds without a recall that are named
+_SHOWN_PLACES = 5  # number of seeds without a recall that are named
 
 
 @dataclass(kw_only=True)
 class CorpusBuilder(Builder):
-    """Sources to a corpus: unusable documents, duplicates and benchmark items are counted and taken out.
+    """Build a corpus from sources: unusable documents, duplicates and benchmark items are counted and removed.
 
     Args:
-        sources: name to source of text.
-        out: folder that is made.
-        trust: 0 to 1 for sources, 1 by default: of duplicates the most trusted stays, and it bounds a recall's worth.
+        sources: sources of text, by name.
+        out: folder to create.
+        trust: 0 to 1 by source, 1 by default: of duplicates the most trusted is kept, and it bounds the worth of a recall.
         max_bytes: longer documents are dropped.
-        broken_encoding: drop documents that are not UTF-8, or replace what cannot be read.
-        near_duplicates: drop documents that are nearly another one.
-        similarity: of near duplicates' word 5-grams (Jaccard), at least.
-        benchmarks: name to source of a benchmark's items; documents that share an n-gram with one are dropped.
-        ngram: words of these n-grams.
-        signals: add columns of Gopher's and C4's signals, and the rules that a document fails.
-        engine: processes of this machine, or Ray Data.
-        num_workers: processes; one for each core by default, 0 for none beside this one.
-        seed: of the hashes of near duplicates.
+        broken_encoding: drop documents that are not UTF-8, or replace the invalid bytes.
+        near_duplicates: drop near duplicates of other documents.
+        similarity: minimum Jaccard similarity of near duplicates' word 5-grams.
+        benchmarks: sources of benchmark items, by name; documents that share an n-gram with one are dropped.
+        ngram: number of words in these n-grams.
+        signals: add columns with Gopher's and C4's signals, and the rules that a document fails.
+        engine: processes on this machine, or Ray Data.
+        num_workers: number of processes; by default one per core, 0 to work in this process.
+        seed: seed of the hashes for near duplicates.
     """
 
     name: ClassVar[str] = "build-corpus"
@@ -90,25 +90,25 @@ class CorpusBuilder(Builder):
 
 @dataclass(kw_only=True)
 class AnnotationBuilder(Builder):
-    """Scores of a sample of a corpus by a strong model and a rubric: what a tagger learns from.
+    """Let a strong model score a sample of a corpus by a rubric, to train a tagger on.
 
     Args:
         corpus: folder of `nbg build-corpus`.
-        out: folder to create, or to continue.
+        out: folder to create or resume.
         engine: the annotator, such as nbg_lightning.engines.ServerEngine.
-        tokenizer: the annotator's, where its engine takes ids; none for a server that takes messages.
+        tokenizer: the annotator's tokenizer, if its engine takes ids; not needed for a server that takes messages.
         template: chat format of the annotator.
-        rubric: YAML with the dimensions; the library's own 20 by default.
-        number: of documents.
-        per_source: the same number of every source, as far as it has them.
-        max_characters: of a document that the annotator sees.
-        attempts: answers that are asked for before a document is given up.
-        max_new_tokens: of an answer.
-        temperature: of the first attempt.
-        retry_temperature: of further ones.
-        batch: documents in a call to the engine.
+        rubric: YAML file with the dimensions; by default the library's own 20.
+        number: number of documents.
+        per_source: take the same number from every source, as far as possible.
+        max_characters: characters of a document that the annotator sees.
+        attempts: maximum number of answers per document.
+        max_new_tokens: maximum tokens of an answer.
+        temperature: temperature of the first attempt.
+        retry_temperature: temperature of further ones.
+        batch: documents per call to the engine.
         labels: instead of an engine, dimension to source to score (0 to 9), such as {wanted: {ham: 9, spam: 0}}.
-        seed: of the choice of documents and of the sampling.
+        seed: seed of the choice of documents and of generation.
     """
 
     name: ClassVar[str] = "build-annotations"
@@ -164,18 +164,18 @@ class AnnotationBuilder(Builder):
 
 @dataclass(kw_only=True)
 class TaggerBuilder(Builder):
-    """A small model of an annotator's scores, with its rank correlations on documents that it has not seen.
+    """Train a small model on an annotator's scores, and report rank correlations on held-out documents.
 
     Args:
         corpus: folder of `nbg build-corpus`.
         annotations: folder of `nbg build-annotations`.
-        out: folder that is made.
-        rubric: YAML with the weights of dimensions in the quality; the library's own by default.
-        validation_share: of documents held out.
+        out: folder to create.
+        rubric: YAML file with the dimensions' weights in the quality; by default the library's own.
+        validation_share: share of held-out documents.
         bits: features are hashed to 2^bits columns.
-        pairs: neighbouring words are features too.
-        max_bytes: a longer document is judged by its beginning.
-        seed: of the choice of held-out documents.
+        pairs: use pairs of neighbouring words as features too.
+        max_bytes: longer documents are judged by their beginning.
+        seed: seed of the choice of held-out documents.
     """
 
     name: ClassVar[str] = "build-tagger"
@@ -210,17 +210,17 @@ class TaggerBuilder(Builder):
 
 @dataclass(kw_only=True)
 class TagBuilder(Builder):
-    """The tagger's scores of every document of a corpus, and its bits per byte under a given model.
+    """Tag every document of a corpus with a tagger's scores, and with its bits per byte under a given model.
 
     Args:
         corpus: folder of `nbg build-corpus`.
-        out: folder to create, or to continue.
-        tagger: folder of `nbg build-tagger`; columns for every dimension, and quality.
-        perplexity_weights: a model; a column bits_per_byte.
-        perplexity_tokens: of a document that the model sees, at most.
-        perplexity_tokenizer: the model's; that of its folder or checkpoint by default.
-        engine: processes of this machine, or Ray Data.
-        num_workers: processes; one for each core by default, 0 for none beside this one.
+        out: folder to create or resume.
+        tagger: folder of `nbg build-tagger`; adds a column per dimension, and quality.
+        perplexity_weights: a model; adds the column bits_per_byte.
+        perplexity_tokens: maximum tokens of a document that the model sees.
+        perplexity_tokenizer: the model's tokenizer; by default that of its folder or checkpoint.
+        engine: processes on this machine, or Ray Data.
+        num_workers: number of processes; by default one per core, 0 to work in this process.
     """
 
     name: ClassVar[str] = "build-tags"
@@ -255,23 +255,23 @@ class TagBuilder(Builder):
 
 @dataclass(kw_only=True)
 class RecallBuilder(Builder):
-    """Documents of a corpus that are like seed documents, by BM25 and vectors, bounded by trust and quality.
+    """Find documents of a corpus that resemble seed documents, by BM25 and embeddings, bounded by trust and quality.
 
     Args:
         corpus: folder of `nbg build-corpus`.
         seeds: source of curated documents.
-        out: folder to create, or to continue.
-        tags: folder of `nbg build-tags`; without it quality bounds nothing.
-        trust: 0 to 1 for sources; that of the corpus by default.
-        embedding: vectors of documents; hashed words and a truncated SVD by default.
-        depth: best documents of each ranking and seed.
-        query_terms: most telling words of a seed, for BM25.
-        fusion_k: of reciprocal rank fusion.
-        min_cosine: least likeness by vectors.
-        min_terms: least share of a seed's telling words, by weight.
-        min_worth: least worth of a document to be recalled.
-        engine: processes of this machine, or Ray Data.
-        num_workers: processes; one for each core by default, 0 for none beside this one.
+        out: folder to create or resume.
+        tags: folder of `nbg build-tags`; without it, quality is not a bound.
+        trust: 0 to 1 by source; by default that of the corpus.
+        embedding: embedding of texts; by default hashed words with a truncated SVD.
+        depth: number of top documents of each ranking and seed.
+        query_terms: number of most significant words of a seed, for BM25.
+        fusion_k: k of reciprocal rank fusion.
+        min_cosine: minimum cosine similarity of embeddings.
+        min_terms: minimum share of a seed's query terms, by weight.
+        min_worth: minimum worth of a recalled document.
+        engine: processes on this machine, or Ray Data.
+        num_workers: number of processes; by default one per core, 0 to work in this process.
     """
 
     name: ClassVar[str] = "build-recall"
@@ -322,23 +322,23 @@ class RecallBuilder(Builder):
 
 @dataclass(kw_only=True)
 class SelectionBuilder(Builder):
-    """From scores to HQ and MQ pools, with a report of histograms and samples, and the YAML that trains on them.
+    """Select HQ and MQ pools by score, with a report of histograms and samples, and a YAML file for training on them.
 
     Args:
         corpus: folder of `nbg build-corpus`.
         columns: folders of `nbg build-tags` and `nbg build-recall`.
-        out: folder to create, or to continue.
-        score: column to weight; by default quality 1, and recall 2 where it is given.
-        hq: size of HQ; a share of 0.3 by default.
-        mq: size of MQ, from the end of HQ on; a share of 0.4 by default.
-        exclude: patterns of rules that exclude a document from both, such as ``gopher/*``; much repetition by default.
-        limits: column to [least, most]; null for no limit.
-        tokenizer: counts tokens; they are bytes / 4 without it.
-        tokens_per_step: of the stages in the YAML.
-        sequence_length: of the stages in the YAML.
-        engine: processes of this machine, or Ray Data.
-        num_workers: processes; one for each core by default, 0 for none beside this one.
-        seed: of the order of equal scores, and of the samples that are shown.
+        out: folder to create or resume.
+        score: weights by column; by default 1 for quality, and 2 for recall if it is given.
+        hq: size of HQ; by default a share of 0.3.
+        mq: size of MQ, which follows HQ; by default a share of 0.4.
+        exclude: patterns of rules that exclude a document from both, such as ``gopher/*``; by default much repetition.
+        limits: [minimum, maximum] by column; null for no limit.
+        tokenizer: counts tokens; without it, they are estimated as bytes / 4.
+        tokens_per_step: tokens per step of the stages in the YAML file.
+        sequence_length: sequence length of the stages in the YAML file.
+        engine: processes on this machine, or Ray Data.
+        num_workers: number of processes; by default one per core, 0 to work in this process.
+        seed: seed of the order of equal scores, and of the samples shown.
     """
 
     name: ClassVar[str] = "build-selection"

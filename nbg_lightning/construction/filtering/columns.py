@@ -1,4 +1,4 @@
-"""Columns of a corpus that a step gives: a folder of parts beside the corpus's own, without the texts."""
+"""Additional columns of a corpus, computed by a step: a folder of parts parallel to the corpus, without the texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from nbg_lightning.jobs import EngineName, run_jobs
 
 @dataclass(frozen=True)
 class ColumnsJob:
-    """One part to be done."""
+    """One part to process."""
 
     index: int
     corpus_file: Path
@@ -60,15 +60,15 @@ def build_columns(
     engine: EngineName = "local",
     num_workers: int | None = None,
 ) -> Table:
-    """Apply a step to every document of a corpus; finished parts of an interrupted build are used again.
+    """Apply a step to every document of a corpus; finished parts of an interrupted build are reused.
 
     Args:
-        name: of the build, for progress.
-        corpus: what `nbg build-corpus` made.
-        step: what is done.
+        name: name of the build, for progress.
+        corpus: a corpus of `nbg build-corpus`.
+        step: the step.
         out: folder of the columns.
-        engine: where, see `run_jobs`.
-        num_workers: how many at a time.
+        engine: see `run_jobs`.
+        num_workers: number of concurrent jobs.
 
     Raises:
         ValueError: the folder holds other columns.

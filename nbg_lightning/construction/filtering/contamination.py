@@ -1,7 +1,7 @@
-"""Documents that hold items of a benchmark: found by word n-grams that they share with one.
+"""Detection of documents that contain benchmark items, by shared word n-grams.
 
-An item is contained if one of its n-grams stands in the document (13 words, as GPT-3: Brown et al. 2020, arXiv 2005.14165,
-appendix C); case, spacing and punctuation do not count.
+An item is contained if one of its n-grams occurs in the document (13 words, as for GPT-3: Brown et al. 2020, arXiv 2005.14165,
+appendix C); case, spacing and punctuation are ignored.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class Contamination(DocumentStep):
-    """Column ``contaminated``: the benchmark of the first n-gram that the document shares with one; null without.
+    """Column ``contaminated``: the benchmark with the first n-gram that the document shares; null if there is none.
 
     Args:
-        hashes: uint64, sorted, of the benchmarks' n-grams.
-        owners: of each hash, the number of its benchmark.
-        names: of the benchmarks.
-        size: words of an n-gram.
-        counts: items by benchmark; those that are too short to be looked for.
+        hashes: uint64, sorted hashes of the benchmarks' n-grams.
+        owners: index of the benchmark of each hash.
+        names: names of the benchmarks.
+        size: number of words in an n-gram.
+        counts: items by benchmark, and those too short to be searched for.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class Contamination(DocumentStep):
 
     @classmethod
     def from_items(cls, benchmarks: Mapping[str, Iterable[str]], size: int = 13) -> Contamination:
-        """Look for the items of these benchmarks.
+        """Search for the items of these benchmarks.
 
         Args:
-            benchmarks: name to texts.
-            size: words of an n-gram. A shorter item is not looked for, and counted: it may stand anywhere by chance.
+            benchmarks: texts by name.
+            size: number of words in an n-gram. Shorter items are only counted, since they may occur anywhere by chance.
 
         Raises:
             ValueError: a benchmark has no item that is long enough.
@@ -88,7 +88,7 @@ class Contamination(DocumentStep):
         words = hash_words([text.encode("utf-8", "replace") for text in texts], marks=False)
         found, first = ngrams(words, self.size)
         place = np.minimum(np.searchsorted(self.hashes, found), len(self.hashes) - 1)
-        hits = np.flatnonzero(self.hashes[place] == found)[::-1]  # the first hit is written last
+        hits = np.flatnonzero(self.hashes[place] == found)[::-1]  # reversed, so that the first hit is written last
         for document, owner in zip(
             words.documents[first[hits]].tolist(), self.owners[place[hits]].tolist(), strict=True
         ):

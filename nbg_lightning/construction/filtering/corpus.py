@@ -1,9 +1,9 @@
-"""A corpus from sources as they are: unusable documents counted and named, duplicates and benchmark items taken out.
+"""Building a corpus from raw sources: unusable documents are counted and reported, duplicates and benchmark items removed.
 
 The folder has the rows ``id, source, place, text, bytes`` and the signals of each document in Parquet parts (see
-`table`), which ``nbg_lightning.data.Parquet`` reads as well. It is made in three passes, each of which goes on where a
-kill left it: parts of the sources are read in parallel into ``read/``; duplicates are decided from digests and
-signatures; what is kept is written in parallel, and ``read/`` removed.
+`table`), which ``nbg_lightning.data.Parquet`` can read. It is built in three passes, each of which can be resumed: parts
+of the sources are read in parallel into ``read/``; duplicates are determined from digests and signatures; the documents
+kept are written in parallel, and ``read/`` is removed.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ from nbg_lightning.data.progress import Progress
 from nbg_lightning.data.sources import Part, Source
 from nbg_lightning.jobs import EngineName, run_jobs
 
-_BATCH_BYTES = 1 << 20  # text that steps see at a time
+_BATCH_BYTES = 1 << 20  # text passed to steps at a time
 _KEEP = "keep.npy"
 _EXACT, _NEAR, _CONTAMINATED = 1, 2, 3  # outcomes of documents in keep.npy; 0 is kept
 _REASONS = {_EXACT: "exact_duplicate", _NEAR: "near_duplicate", _CONTAMINATED: "contaminated"}
-_EXAMPLES = 5  # dropped documents that are named, of each reason and part
+_EXAMPLES = 5  # dropped documents that are named, for each reason and part
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,9 @@ class CorpusSettings:
     """Settings of a corpus.
 
     Attributes:
-        limits: of documents.
-        near: near duplicates; None to keep them.
-        signals: columns of signals.
+        limits: limits of documents.
+        near: near duplicates; None keeps them.
+        signals: whether to add columns of signals.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -92,7 +92,7 @@ def _schema(step: DocumentStep) -> Any:
 
 
 def _read(job: _ReadJob) -> dict[str, Any]:
-    """One part of a source to a file; returns its counts."""
+    """Read one part of a source into a file; returns its counts."""
     writer = PartWriter(job.folder, job.index, _schema(job.step))
     counts: dict[str, int] = {"documents": 0, "bytes": 0}
     examples: dict[str, list[str]] = {}
@@ -146,7 +146,7 @@ class _KeepJob:
 
 
 def _keep(job: _KeepJob) -> dict[str, Any]:
-    """The kept rows of a part to their file."""
+    """Write the kept rows of a part to its file."""
     schema = _schema(job.step)
     writer = PartWriter(job.folder, job.index, schema)
     try:
@@ -173,21 +173,21 @@ def build_corpus(
     engine: EngineName = "local",
     num_workers: int | None = None,
 ) -> Table:
-    """Make a corpus, or go on with one that was interrupted.
+    """Build a corpus, or resume an interrupted build.
 
     Args:
-        sources: name to source. Of duplicates the one of the most trusted source is kept, then the first.
-        out: folder.
+        sources: sources by name. Of duplicates, the one from the most trusted source is kept, then the first.
+        out: folder of the corpus.
         settings: see `CorpusSettings`.
         benchmarks: texts of benchmark items; documents that share an n-gram with one are dropped.
-        ngram: words of these n-grams.
-        trust: 0 to 1 for every source, 1 by default; `nbg build-recall` uses it too.
-        engine: where parts are worked on.
-        num_workers: how many at a time.
+        ngram: number of words in these n-grams.
+        trust: 0 to 1 by source, 1 by default; also used by `nbg build-recall`.
+        engine: where parts are processed.
+        num_workers: number of concurrent jobs.
 
     Raises:
-        ValueError: a source of which no document can be used, or nothing left.
-        FileNotFoundError: a source's path.
+        ValueError: a source without a usable document, or nothing left.
+        FileNotFoundError: a source's path does not exist.
     """
     settings = settings or CorpusSettings()
     trust = _checked_trust(sources, trust or {})
@@ -248,7 +248,7 @@ def _read_parts(
     engine: EngineName,
     workers: int | None,
 ) -> list[dict[str, Any]]:
-    """Read the parts of all sources, as far as that has not been done; returns the records of all of them."""
+    """Read the remaining parts of all sources; returns the records of all parts."""
     jobs = [
         _ReadJob(index, name, part, read, step, limits)
         for index, (name, part) in enumerate(parts)
@@ -266,7 +266,7 @@ def _write_parts(
     engine: EngineName,
     workers: int | None,
 ) -> list[dict[str, Any]]:
-    """Write the documents that are kept, as far as that has not been done; returns the records of all parts."""
+    """Write the remaining parts of kept documents; returns the records of all parts."""
     number = len(borders) - 1
     jobs = [
         _KeepJob(
@@ -303,13 +303,13 @@ def _source_counts(sources: Mapping[str, Source], records: list[dict[str, Any]])
     """Sum the counts of each source over its parts.
 
     Raises:
-        ValueError: a source of which nothing can be used.
+        ValueError: a source without a usable document.
     """
     counts: dict[str, dict[str, Any]] = {name: {"documents": 0, "bytes": 0} for name in sources}
     for record in records:
         own = counts[record["source"]]
         for kind, number in record["counts"].items():
-            kind = FORMER_OUTCOMES.get(kind, kind)  # of a part that was read by an earlier version
+            kind = FORMER_OUTCOMES.get(kind, kind)  # of a part read by an earlier version
             own[kind] = own.get(kind, 0) + number
     for name, own in counts.items():
         if not own["bytes"]:
@@ -329,7 +329,7 @@ def _source_counts(sources: Mapping[str, Source], records: list[dict[str, Any]])
 def _outcomes(
     read: Path, num_parts: int, borders: np.ndarray, near: NearDuplicates | None, trust: list[float]
 ) -> tuple[np.ndarray, dict[str, list[str]]]:
-    """Decide the outcome of each document, uint8[N], with examples of duplicates, named."""
+    """The outcome of each document, uint8[N], with named examples of duplicates."""
     file, number = read / _KEEP, int(borders[-1])
     ids = np.empty(number, "S32")
     outcomes = np.zeros(number, np.uint8)

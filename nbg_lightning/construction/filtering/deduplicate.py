@@ -1,8 +1,8 @@
-"""Exact and near-duplicate documents of a corpus of any size.
+"""Exact and near-duplicate detection for corpora of any size.
 
-Near duplicates are found by MinHash signatures of word 5-grams (Broder 1997; signatures by `datasketch`), cut into bands:
+Near duplicates are found by MinHash signatures of word 5-grams (Broder 1997; signatures by `datasketch`), split into bands:
 documents that agree in a whole band are compared by their signatures. Bands are sorted one at a time and signatures are
-on disk, so that memory is about 100 bytes a document.
+on disk, so that memory is about 100 bytes per document.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from nbg_lightning.extra import require
 if TYPE_CHECKING:
     import pyarrow
 
-_EMPTY = np.uint32(0xFFFFFFFF)  # of every value, for a document without words
+_EMPTY = np.uint32(0xFFFFFFFF)  # minimum of an empty set, for a document without words
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """When two documents are near duplicates.
+    """Criterion for near duplicates.
 
-    With b bands of r values, a pair of Jaccard similarity s is compared with probability ``1 - (1 - s^r)^b``: 0.95 at 0.8
+    With b bands of r values, a pair with Jaccard similarity s is compared with probability ``1 - (1 - s^r)^b``: 0.95 at 0.8
     and 0.21 at 0.6 for 16 bands of 8.
 
     Args:
-        threshold: least similarity, estimated from the signatures (standard error 0.04 at 0.8 with 128 values).
-        bands: of a signature.
-        rows: values of a band.
-        shingle: words of an n-gram; shorter documents are one n-gram.
-        seed: of the permutations.
+        threshold: minimum similarity, estimated from the signatures (standard error 0.04 at 0.8 with 128 values).
+        bands: number of bands in a signature.
+        rows: number of values in a band.
+        shingle: number of words in an n-gram; shorter documents are a single n-gram.
+        seed: seed of the permutations.
 
     Raises:
-        ValueError: a setting that cannot be.
+        ValueError: a setting is invalid.
     """
 
     threshold: float = 0.8
@@ -57,7 +57,7 @@ class NearDuplicates:
 
     @property
     def size(self) -> int:
-        """Values of a signature."""
+        """Number of values in a signature."""
         return self.bands * self.rows
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class NearDuplicates:
 
 
 class Signature(DocumentStep):
-    """Column ``signature``: the MinHash values of the document's n-grams, uint32 in little-endian bytes.
+    """Column ``signature``: MinHash values of the document's n-grams, uint32 in little-endian bytes.
 
     Raises:
         ImportError: datasketch is not installed.
@@ -99,18 +99,18 @@ class Signature(DocumentStep):
                 rows.append({"signature": np.full(self.settings.size, _EMPTY).tobytes()})
                 continue
             signature = self._empty.copy()
-            for first in range(0, len(shingles), 1 << 14):  # bounds the table of shingles by permutations
+            for first in range(0, len(shingles), 1 << 14):  # bounds the size of the table of shingles x permutations
                 signature.update_batch((shingles[first : first + (1 << 14)] >> np.uint64(32)).tolist())
             rows.append({"signature": signature.hashvalues.astype("<u4").tobytes()})
         return rows
 
 
 class Duplicates(NamedTuple):
-    """Documents that are left out, and those that are kept instead.
+    """Documents to drop, and the ones kept instead.
 
     Attributes:
         kept: bool[N].
-        original: int64[N], the document that is kept instead; the document itself if it is kept.
+        original: int64[N], index of the document kept instead; of the document itself if it is kept.
     """
 
     kept: np.ndarray
@@ -118,11 +118,11 @@ class Duplicates(NamedTuple):
 
 
 def exact_duplicates(keys: np.ndarray, rank: np.ndarray) -> Duplicates:
-    """Of documents with the same key the one of lowest rank is kept, and of equal rank the first.
+    """Of documents with the same key, keep the one with the lowest rank, then the first.
 
     Args:
         keys: [N] digests.
-        rank: [N], such as minus the trust of the document's source.
+        rank: [N], for instance the negative trust of the document's source.
 
     Example:
         >>> exact_duplicates(np.array([b"a", b"b", b"a"]), np.array([1, 0, 0])).kept.tolist()
@@ -139,16 +139,16 @@ def exact_duplicates(keys: np.ndarray, rank: np.ndarray) -> Duplicates:
 def near_duplicates(
     signatures: np.ndarray, rank: np.ndarray, settings: NearDuplicates, candidates: np.ndarray | None = None
 ) -> Duplicates:
-    """Documents in groups that similar pairs connect; of a group the one of lowest rank is kept, then the first.
+    """Of each group of documents connected by similar pairs, keep the one with the lowest rank, then the first.
 
-    In each band, a document is compared with the first one of its bucket and with its neighbour in it; so a bucket of n
-    costs 2n comparisons, and not n squared.
+    In each band, a document is compared with the first one of its bucket and with its neighbour in it, so that a bucket of n
+    costs 2n comparisons instead of n squared.
 
     Args:
         signatures: uint32[N, bands * rows]; may be memory-mapped.
         rank: [N].
-        settings: when two are similar.
-        candidates: bool[N], the documents to look at; all by default. The others are neither kept nor originals.
+        settings: when two documents are similar.
+        candidates: bool[N], documents to consider; all by default. The others are neither kept nor originals.
     """
     number = len(signatures)
     parent = np.arange(number)
@@ -199,7 +199,7 @@ def _similar_pairs(
 
 
 def _row_hashes(rows: np.ndarray) -> np.ndarray:
-    """uint64[N]: a hash of each row of uint32."""
+    """uint64[N]: a hash of each uint32 row."""
     found = np.zeros(len(rows), np.uint64)
     for column in range(rows.shape[1]):
         found = mix(found + rows[:, column].astype(np.uint64) + np.uint64(GOLDEN))
@@ -207,5 +207,5 @@ def _row_hashes(rows: np.ndarray) -> np.ndarray:
 
 
 def similarity(first: bytes, second: bytes) -> float:
-    """Jaccard similarity estimated from two signatures: the share of values that agree."""
+    """Jaccard similarity estimated from two signatures: the share of equal values."""
     return float((np.frombuffer(first, "<u4") == np.frombuffer(second, "<u4")).mean())

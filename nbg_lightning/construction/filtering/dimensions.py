@@ -1,8 +1,8 @@
-"""Which dimensions of a rubric are worth their scores: those that say the same, or nothing of what data are worth, are left out.
+"""Choice of a rubric's dimensions: redundant and non-predictive ones are dropped.
 
-The paper goes from more than 60 candidates to 20 by tests of overlap and of predictive power, and says no more of them. Here a
-dimension's power is measured on training runs: the rank correlation of its mean score over a run's data with what the run
-reached. Its overlap with another one is their rank correlation over documents.
+The paper reduces more than 60 candidates to 20 by tests of overlap and predictive power, without details. Here the power of a
+dimension is measured on training runs: the rank correlation of its mean score over a run's data with the run's result. The
+overlap of two dimensions is their rank correlation over documents.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class DimensionChoice:
-    """What is kept of a rubric, and why the rest is not.
+    """The kept dimensions of a rubric, and the reasons for dropping the others.
 
     Attributes:
-        kept: names, the most predictive first.
-        dropped: name to reason.
-        power: name to rank correlation over runs with what they reached, between -1 and 1.
+        kept: names, most predictive first.
+        dropped: reasons by name.
+        power: by name, rank correlation over runs with their results, between -1 and 1.
     """
 
     kept: tuple[str, ...]
@@ -29,7 +29,7 @@ class DimensionChoice:
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's: Pearson's correlation of the ranks, ties having their mean rank; 0 where one side is constant.
+    """Spearman's rank correlation: Pearson's correlation of the ranks, with mean ranks for ties; 0 if one side is constant.
 
     Example:
         >>> rank_correlation([1, 2, 3], [10, 20, 15])
@@ -49,17 +49,17 @@ def choose_dimensions(
     overlap: float = 0.8,
     least: float = 0.3,
 ) -> DimensionChoice:
-    """Keep dimensions that predict, and of those that overlap the most predictive one.
+    """Keep predictive dimensions, and of overlapping ones the most predictive.
 
     Args:
-        documents: name to scores of documents, the same documents in all.
-        runs: name to mean score of each run's data, the same runs in all.
-        reached: what each run reached; higher is better.
-        overlap: rank correlation over documents, of either sign, above which two dimensions are one.
-        least: rank correlation over runs that a dimension must have. A negative one is dropped too: high scores would be bad.
+        documents: scores of documents by name, for the same documents.
+        runs: mean score of each run's data by name, for the same runs.
+        reached: result of each run; higher is better.
+        overlap: absolute rank correlation over documents above which two dimensions overlap.
+        least: minimum rank correlation over runs. Negative correlations are dropped too, since high scores would be bad.
 
     Raises:
-        ValueError: other names or lengths, fewer than four runs, a bound outside 0 to 1, or a score that is not finite.
+        ValueError: mismatched names or lengths, fewer than four runs, a bound outside 0 to 1, or a non-finite score.
     """
     _check(documents, runs, reached, overlap, least)
     power = {name: rank_correlation(runs[name], reached) for name in documents}

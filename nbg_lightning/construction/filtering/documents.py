@@ -1,4 +1,4 @@
-"""Documents of a source as they are: what cannot be used is named and counted, where training would refuse the source."""
+"""Raw documents of a source: unusable ones are reported and counted, where training would refuse the whole source."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from nbg_lightning.data.sources import (
 )
 
 Problem = Literal["empty", "binary", "encoding", "too_long", "malformed"]
-"""Reasons why a document cannot be used: nothing but spaces; not text at all; not UTF-8; longer than the limit; a line that is no
+"""Reasons why a document is unusable: only whitespace; not text; not UTF-8; above the size limit; a line that is not a
 JSON object with a text in the field."""
 FIXED = "encoding_fixed"
 
 _CONTROL = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-_MAX_CONTROL_SHARE = 0.01  # text with escape sequences of terminals stays below
-_MAX_REPLACED_SHARE = 0.1  # more than that is not text in a slightly broken encoding
-_JSON_ESCAPES = 6  # bytes that JSON may need for one byte of text
+_MAX_CONTROL_SHARE = 0.01  # text with terminal escape sequences stays below
+_MAX_REPLACED_SHARE = 0.1  # above this it is not text in a slightly broken encoding
+_JSON_ESCAPES = 6  # maximum bytes in JSON for one byte of text
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a document.
+    """Limits of a document.
 
     Args:
-        max_bytes: of UTF-8; longer documents are left out.
-        broken_encoding: ``drop`` documents that are not UTF-8, or ``replace`` what cannot be read by U+FFFD, if that is
+        max_bytes: maximum size in UTF-8; larger documents are dropped.
+        broken_encoding: ``drop`` documents that are not UTF-8, or ``replace`` invalid bytes by U+FFFD, if these are
             at most a tenth of the text.
 
     Raises:
-        ValueError: a limit that lets nothing through.
+        ValueError: the limit admits nothing.
     """
 
     max_bytes: int = 10_000_000
@@ -62,13 +62,13 @@ class Limits:
 
 
 class RawDocument(NamedTuple):
-    """A document, or the reason why it cannot be used.
+    """A document, or the reason why it is unusable.
 
     Attributes:
-        place: where it is from, for people: a path, a line or row.
-        text: "" with a problem.
+        place: its location for display: a path, line or row.
+        text: empty if there is a problem.
         problem: see `Problem`.
-        fixed: characters were replaced.
+        fixed: whether characters were replaced.
     """
 
     place: str
@@ -78,12 +78,12 @@ class RawDocument(NamedTuple):
 
 
 def document_id(text: str) -> str:
-    """Hex digest of the text: what documents are known by in every build."""
+    """Hex digest of the text, which identifies a document in every build."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 def check_document(place: str, data: bytes | str, limits: Limits) -> RawDocument:
-    """The document, read from bytes or given as a text.
+    """Validate a document given as bytes or text.
 
     Example:
         >>> check_document("a.txt", b"caf\\xe9", Limits()).problem
@@ -117,10 +117,10 @@ def check_document(place: str, data: bytes | str, limits: Limits) -> RawDocument
 
 
 def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
-    """The documents of one part of a source, the unusable ones too, in order.
+    """The documents of one part of a source in order, including unusable ones.
 
     Raises:
-        ValueError, OSError: a whole file that cannot be read, such as damaged gzip or Parquet.
+        ValueError, OSError: a whole file is unreadable, such as damaged gzip or Parquet.
     """
     if isinstance(part, JsonLinesPart):
         yield from _json_lines(part, limits)
@@ -140,7 +140,7 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
                 continue
             try:
                 (text,) = PythonPart(part.size, [module], part.content).documents()
-            except ValueError:  # not in the encoding that it declares
+            except ValueError:  # not in its declared encoding
                 yield RawDocument(module[1], "", "encoding")
                 continue
             yield check_document(module[1], text, limits)
@@ -150,14 +150,14 @@ def read_part(part: Part, limits: Limits) -> Iterator[RawDocument]:
 
 
 def _name(part: Part) -> str:
-    """Name a part whose documents have no place in a file."""
+    """A name for a part whose documents have no location in a file."""
     if isinstance(part, HuggingFacePart):
         return f"{part.name_or_folder} from {part.start}"
     return f"{part.task} from {part.start}" if isinstance(part, ReasoningGymPart) else ""
 
 
 def _json_lines(part: JsonLinesPart, limits: Limits) -> Iterator[RawDocument]:
-    longest = _JSON_ESCAPES * limits.max_bytes + (1 << 16)  # other fields
+    longest = _JSON_ESCAPES * limits.max_bytes + (1 << 16)  # room for other fields
     for path, start, stop in part.slices:
         lines = gzip_lines(path) if path.endswith(".gz") else _bounded_lines(path, start, stop, longest)
         for position, line in lines:
@@ -169,7 +169,7 @@ def _json_lines(part: JsonLinesPart, limits: Limits) -> Iterator[RawDocument]:
 
 
 def _bounded_lines(path: str, start: int, stop: int, longest: int) -> Iterator[tuple[int, bytes]]:
-    """(position, line) of the lines that begin in a range; of one that is too long, its beginning."""
+    """(position, line) of the lines that begin in a range; lines that are too long are truncated."""
     with open(path, "rb") as file:
         if start:
             file.seek(start - 1)
@@ -230,13 +230,13 @@ def _parquet(part: ParquetPart, limits: Limits) -> Iterator[RawDocument]:
                         data = value.as_py()
                         yield check_document(f"{path}:row group {index}, row {number}", data or b"", limits)
                         number += 1
-            except (OSError, pyarrow.ArrowInvalid) as error:  # pyarrow's of damaged pages
+            except (OSError, pyarrow.ArrowInvalid) as error:  # raised by pyarrow for damaged pages
                 if isinstance(error, OSError) and error.errno:
                     raise
                 raise ValueError(f"{path}: row group {index} cannot be read ({error}); replace the file") from None
 
 
 def readable_place(place: str) -> str:
-    """The place with its line's number, which takes reading the file up to there."""
+    """The location with its line number, which requires reading the file up to there."""
     found = re.fullmatch(r"(.*):byte (\d+)", place)
     return place if found is None else f"{found[1]}:{line_number(found[1], int(found[2]))}"

@@ -1,4 +1,4 @@
-"""Texts as unit vectors: from hashed words by a truncated SVD, or from an embedding model."""
+"""Embedding of texts as unit vectors: hashed words with a truncated SVD, or an embedding model."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from nbg_lightning.extra import require
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-_BITS = 20  # of hashed words: few of them share a column
+_BITS = 20  # of hashed words: few of them collide
 
 
 class Embedding(ABC):
-    """Base of embeddings: texts to vectors. It pickles small, for workers.
+    """Base class of embeddings. Pickles must be small, since they are sent to workers.
 
     Attributes:
-        sample: documents of the corpus that `fit` learns from; 0 for an embedding that is trained already.
-        seed: of their choice.
+        sample: number of documents that `fit` learns from; 0 for a pretrained embedding.
+        seed: seed of the sample.
     """
 
     sample: int = 0
     seed: int = 0
 
     def fit(self, texts: Iterable[str], folder: Path) -> None:  # noqa: B027 - most are trained already
-        """Learn from a sample of the corpus, into the folder, unless that has been done."""
+        """Fit to a sample of the corpus and save to the folder, unless that has been done."""
 
     @abstractmethod
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """float32[texts, dim] of length 1, or 0 where there is nothing to go by."""
+        """float32[texts, dim] of length 1, or 0 for texts without any known feature."""
 
     @abstractmethod
     def identity(self) -> dict[str, Any]:
-        """Describe all that decides the vectors, as JSON."""
+        """Everything that determines the vectors, as JSON."""
 
 
 class HashedEmbedding(Embedding):
     """Latent semantic analysis (Deerwester et al. 1990): TF-IDF of words, projected on the leading singular vectors of a sample
-    of the corpus. No model to download, some megabytes a second on a core.
+    of the corpus. Needs no model download, and processes some megabytes per second on a core.
 
     Args:
-        dim: of the vectors; fewer where the sample has fewer documents.
-        vocabulary: hashed words that are known: those in most documents of the sample, two at least.
-        sample: documents that it learns from.
-        seed: of the randomized SVD.
+        dim: dimension of the vectors; less if the sample has fewer documents.
+        vocabulary: number of known hashed words: those in most documents of the sample, but at least in two.
+        sample: number of documents to fit to.
+        seed: seed of the randomized SVD.
 
     Raises:
-        ValueError: a size that cannot be.
+        ValueError: a size is invalid.
     """
 
     def __init__(self, dim: int = 128, vocabulary: int = 50_000, sample: int = 20_000, seed: int = 0):
@@ -104,7 +104,7 @@ def _projection(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _known(counts: csr_matrix, columns: np.ndarray) -> csr_matrix:
-    """The matrix of these columns alone."""
+    """The matrix restricted to these columns."""
     from scipy.sparse import csr_matrix
 
     place = np.minimum(np.searchsorted(columns, counts.indices), len(columns) - 1)
@@ -114,7 +114,7 @@ def _known(counts: csr_matrix, columns: np.ndarray) -> csr_matrix:
 
 
 def count_matrix(texts: Sequence[str], bits: int) -> csr_matrix:
-    """float32[texts, 2^bits]: how often each hashed word stands in each text."""
+    """float32[texts, 2^bits]: counts of each hashed word in each text."""
     from scipy.sparse import csr_matrix
 
     words = hash_words([text.encode("utf-8", "replace") for text in texts], marks=False)
@@ -125,7 +125,7 @@ def count_matrix(texts: Sequence[str], bits: int) -> csr_matrix:
 
 
 def _tf_idf(counts: csr_matrix, idf: np.ndarray) -> csr_matrix:
-    """``(1 + log count) idf``, rows of length 1."""
+    """``(1 + log count) idf``, with rows normalized to length 1."""
     matrix = counts.copy()
     matrix.data = (1 + np.log(matrix.data)) * idf[matrix.indices]
     lengths = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
@@ -139,15 +139,15 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 
 class ModelEmbedding(Embedding):
-    """An encoder of Hugging Face transformers, such as a sentence embedding model.
+    """An encoder from Hugging Face transformers, such as a sentence embedding model.
 
     Args:
-        name_or_path: of the model with its tokenizer.
-        pooling: ``mean`` of the last hidden states, or the ``first`` or ``last`` token's.
-        max_tokens: of a text; what follows is left out.
-        prefix: put before each text, where the model wants one ("passage: ").
-        batch: texts of a forward.
-        device: where it computes.
+        name_or_path: the model with its tokenizer.
+        pooling: ``mean`` of the last hidden states, or those of the ``first`` or ``last`` token.
+        max_tokens: maximum tokens of a text; the rest is truncated.
+        prefix: prepended to each text, if the model expects one ("passage: ").
+        batch: texts per forward.
+        device: device of the model.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ def _encoder(name_or_path: str, device: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
         model = AutoModel.from_pretrained(name_or_path)
-    except Exception as error:  # transformers raises many kinds, all for a model that cannot be had
+    except Exception as error:  # transformers raises many types; each means that the model is not available
         line = " ".join(str(error).split())[:300]
         raise ValueError(
             f"embedding model is invalid: {name_or_path!r} ({line}); give one that transformers loads"

@@ -1,4 +1,4 @@
-"""Documents as sparse vectors: hashed words and pairs of words, and a few dense measures of form."""
+"""Documents as sparse vectors: hashed words and word pairs, and some dense measures of form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nbg_lightning.construction.filtering.hashing import CHUNK_BYTES, hash_words
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-FORM = (  # the dense measures, all of about the same size
+FORM = (  # the dense measures, all scaled similarly
     "log_bytes",
     "log_words",
     "mean_word_length",
@@ -52,18 +52,18 @@ _CLASS = _classes()
 
 @dataclass(frozen=True)
 class HashedFeatures:
-    """Texts to a sparse matrix. No vocabulary: a feature's column is the lowest bits of its hash.
+    """Feature hashing of texts to a sparse matrix, without a vocabulary: the lowest bits of a feature's hash are its column.
 
-    A word's value is ``1 + log(count)``; words and pairs are then scaled to a vector of length 1 each document, beside which
-    stand the measures of `FORM`.
+    A word's value is ``1 + log(count)``; words and pairs are then normalized to length 1 per document, and followed by
+    the measures of `FORM`.
 
     Args:
         bits: 2^bits columns for words and pairs.
-        pairs: neighbours are features too.
-        max_bytes: a longer document is judged by its beginning.
+        pairs: use pairs of neighbouring words as features too.
+        max_bytes: longer documents are judged by their beginning.
 
     Raises:
-        ValueError: a size that cannot be.
+        ValueError: a size is invalid.
     """
 
     bits: int = 18
@@ -78,7 +78,7 @@ class HashedFeatures:
 
     @property
     def width(self) -> int:
-        """Columns of the matrix."""
+        """Number of columns of the matrix."""
         return (1 << self.bits) + len(FORM)
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class HashedFeatures:
         documents = [text.encode("utf-8", "replace")[: self.max_bytes] for text in texts]
         groups: list[list[bytes]] = [[]]
         size = 0
-        for document in documents:  # few at a time: temporary arrays stay in the cache
+        for document in documents:  # few at a time, so that temporary arrays stay in the cache
             if groups[-1] and size + len(document) > CHUNK_BYTES:
                 groups.append([])
                 size = 0
@@ -124,7 +124,7 @@ class HashedFeatures:
         norms = np.sqrt(np.bincount(rows, values**2, len(documents)))
         values = values / norms[rows]
         form = self._form(documents, words.offsets, np.bincount(rows, minlength=len(documents)))
-        # Rows are in order, so the form's columns are put at the end of each.
+        # Rows are in order, so the form columns are appended to each.
         ends = np.searchsorted(rows, np.arange(1, len(documents) + 1))
         indices = np.insert((keys & mask).astype(np.int32), np.repeat(ends, len(FORM)), self._form_columns(documents))
         data = np.insert(values.astype(np.float32), np.repeat(ends, len(FORM)), form.ravel())
@@ -144,7 +144,7 @@ class HashedFeatures:
         counts = np.stack([np.add.reduceat(classes == kind, starts, dtype=np.int64) for kind in range(1, 6)], 1)
         newline = data == ord("\n")
         lines = np.maximum(1, np.add.reduceat(newline, starts, dtype=np.int64))
-        after = np.zeros(len(data), bool)  # the first byte of a line
+        after = np.zeros(len(data), bool)  # the first byte of each line
         after[1:] = newline[:-1]
         after[starts] = True
         blank = np.add.reduceat(after & newline, starts, dtype=np.int64)

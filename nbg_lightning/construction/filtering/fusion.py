@@ -1,4 +1,4 @@
-"""Fusion of two rankings (reciprocal rank fusion, Cormack et al. 2009), and what a recall is worth."""
+"""Fusion of two rankings (reciprocal rank fusion, Cormack et al. 2009), and the worth of a recall."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from nbg_lightning.construction.filtering.tagger import QUALITY
 
 @dataclass(frozen=True)
 class Recall:
-    """A document's recall: the seed that it is most like.
+    """The recall of a document: the seed that it resembles most.
 
     Attributes:
         worth: bounded relevance, see `retrieval`.
-        relevance: of the best seed's fused ranks.
-        seed: number of that seed.
-        lexical_rank: 1 for first; 0 where BM25 did not find it.
-        vector_rank: the same of vectors.
+        relevance: fused ranks for the best seed.
+        seed: index of that seed.
+        lexical_rank: rank by BM25, from 1; 0 if not found.
+        vector_rank: rank by embedding, from 1; 0 if not found.
     """
 
     worth: float
@@ -34,15 +34,15 @@ class Recall:
 
 
 class RecallRanking:
-    """Fuses the ranks that seeds give to the documents of all parts, and bounds what each recall is worth.
+    """Fuses the ranks of the documents of all parts for each seed, and bounds the worth of each recall.
 
     Args:
-        corpus: whose documents are recalled.
-        tags: with the quality of each; without them quality bounds nothing.
-        trust: of sources.
-        depth: best documents of each ranking and seed.
+        corpus: the corpus to recall from.
+        tags: columns with quality; without them, quality is not a bound.
+        trust: trust by source.
+        depth: number of top documents of each ranking and seed.
         fusion_k: k of reciprocal rank fusion.
-        min_worth: least worth of a recall.
+        min_worth: minimum worth of a recall.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RecallRanking:
         self.depth, self.fusion_k, self.min_worth = depth, fusion_k, min_worth
 
     def fuse(self, work: Path, num_seeds: int) -> dict[tuple[int, int], dict[int, list[int]]]:
-        """Join the rankings of all parts: (part, row) to seed to its two ranks."""
+        """Merge the rankings of all parts: (part, row) to seed to its two ranks."""
         fused: dict[tuple[int, int], dict[int, list[int]]] = {}
         for ranking, name in enumerate(("lexical", "vector")):
             scores, numbers, parts = [], [], []
@@ -79,7 +79,7 @@ class RecallRanking:
     def best_of(
         self, fused: dict[tuple[int, int], dict[int, list[int]]], num_seeds: int
     ) -> tuple[dict[tuple[int, int], Recall], list[int]]:
-        """Choose the recall of every document that is worth enough, and name the seeds that recall nothing."""
+        """The recall of every document of sufficient worth, and the seeds that recall nothing."""
         bounds = self._bounds(fused)
         recalls: dict[tuple[int, int], Recall] = {}
         fruitful: set[int] = set()
@@ -97,7 +97,7 @@ class RecallRanking:
         return recalls, [seed for seed in range(num_seeds) if seed not in fruitful]
 
     def _bounds(self, fused: Mapping[tuple[int, int], Any]) -> dict[tuple[int, int], float]:
-        """min(trust, quality / 9) of the documents that are found."""
+        """min(trust, quality / 9) of the documents found."""
         rows: dict[int, list[int]] = {}
         for part, row in fused:
             rows.setdefault(part, []).append(row)
@@ -112,7 +112,7 @@ class RecallRanking:
 
 
 def fused_relevance(ranks: Sequence[int], k: int) -> float:
-    """Reciprocal rank fusion, scaled to 1 for the first of all rankings; a rank of 0 is "not found".
+    """Reciprocal rank fusion, scaled to 1 for the first place in all rankings; rank 0 means "not found".
 
     Example:
         >>> fused_relevance([1, 1], 60), fused_relevance([1, 0], 60)

@@ -1,8 +1,8 @@
-"""Words of many documents as 64-bit hashes, by NumPy alone: what tags, duplicates, contamination and retrieval are made from.
+"""Hashing of the words of many documents to 64 bits in NumPy, for tags, deduplication, decontamination and retrieval.
 
-A word is a run of letters, digits and underscores (bytes from 0x80 on are letters), a Chinese, Japanese or Korean
-character, or a run of other marks. Case does not count. The hashes depend on the bytes only: they are the same on every
-machine and in every version of Python.
+A word is a run of letters, digits and underscores (bytes from 0x80 on count as letters), a Chinese, Japanese or Korean
+character, or a run of other marks. Case is ignored. Hashes depend on the bytes only, and are the same on every
+machine and Python version.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import numpy as np
 
 from nbg_lightning.data.order import GOLDEN, mix
 
-CHUNK_BYTES = 1 << 18  # the arrays of a chunk fit into a core's cache
+CHUNK_BYTES = 1 << 18  # the arrays of a chunk fit in a core's cache
 _FACTOR = GOLDEN  # odd, so that it has an inverse modulo 2^64
 _SPACE, _WORD, _MARK = 0, 1, 2
 _IDEOGRAPHS = (0xE3, 0xED)  # first bytes of three-byte characters from U+3000 to U+DFFF
 
 
 class Words(NamedTuple):
-    """Words of some documents.
+    """Words of several documents.
 
     Attributes:
-        hashes: uint64[W], documents one after another.
+        hashes: uint64[W], document by document.
         offsets: int64[N + 1]: the words of document i are ``hashes[offsets[i]:offsets[i + 1]]``.
-        lengths: int32[W], bytes of each word.
+        lengths: int32[W], length of each word in bytes.
     """
 
     hashes: np.ndarray
@@ -36,7 +36,7 @@ class Words(NamedTuple):
 
     @property
     def documents(self) -> np.ndarray:
-        """int64[W]: which document each word is of."""
+        """int64[W]: index of each word's document."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
@@ -71,11 +71,11 @@ def _powers(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def hash_words(documents: Sequence[bytes], marks: bool = True) -> Words:
-    """The words of documents.
+    """Hash the words of documents.
 
     Args:
-        documents: UTF-8.
-        marks: runs of punctuation are words too.
+        documents: UTF-8 bytes.
+        marks: count runs of punctuation as words.
 
     Example:
         >>> words = hash_words([b"The cat, the CAT", b"cat"], marks=False)
@@ -97,7 +97,7 @@ def hash_words(documents: Sequence[bytes], marks: bool = True) -> Words:
 
 
 def _chunks(documents: Sequence[bytes]) -> Iterator[tuple[list[int], list[bytes]]]:
-    """Neighbours that fill a chunk; a long document is cut at spaces, if it has some."""
+    """Group documents into chunks; long documents are split at spaces, if there are any."""
     indices: list[int] = []
     pieces: list[bytes] = []
     size = 0
@@ -121,10 +121,10 @@ def _chunks(documents: Sequence[bytes]) -> Iterator[tuple[list[int], list[bytes]
 
 
 def _hash_chunk(pieces: list[bytes], marks: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Hashes and lengths of the words, and how many each piece has.
+    """Hashes and lengths of the words, and the number of words in each piece.
 
-    A word of bytes b_0 b_1 ... is the polynomial sum of value(b_i) factor^i; the sums of all words come from one running
-    sum, divided by the power at which the word begins.
+    The hash of a word of bytes b_0 b_1 ... is the polynomial sum of value(b_i) factor^i; all words are hashed by one running
+    sum, divided by the power at the start of each word.
     """
     data = np.frombuffer(b"\n".join(pieces) + b"\n", np.uint8)
     kind = _KIND[data]
@@ -150,7 +150,7 @@ def _hash_chunk(pieces: list[bytes], marks: bool) -> tuple[np.ndarray, np.ndarra
 
 
 def ngrams(words: Words, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all runs of `size` words inside a document, and the index of the first word of each.
+    """Hashes of all runs of `size` words within a document, and the index of the first word of each.
 
     Example:
         >>> hashes, first = ngrams(hash_words([b"a b a b", b"b a"]), 2)

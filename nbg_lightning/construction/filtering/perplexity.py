@@ -1,4 +1,4 @@
-"""Steps that need a tokenizer or a model: how many tokens a document has, and how well a model predicts it."""
+"""Steps with a tokenizer or model: token counts, and how well a model predicts a document."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class TokenCount(DocumentStep):
-    """Column ``tokens``: ids of the document by a tokenizer, with the bos and eos that training adds.
+    """Column ``tokens``: number of ids of the document, including the bos and eos that training adds.
 
     Args:
-        tokenizer: a folder, a name on the hub, or a checkpoint of this library.
+        tokenizer: a folder, a hub name, or a checkpoint.
     """
 
     def __init__(self, tokenizer: str):
@@ -49,13 +49,13 @@ def _tokenizer(name: str) -> Any:
 class Perplexity(DocumentStep):
     """Column ``bits_per_byte``: ``-sum_t log2 p(token_t | tokens before) / bytes of these tokens`` of the document's beginning.
 
-    Low for text that the model knows well and for what repeats itself, high for noise; null for a document without a
+    Low for text that the model knows well and for repetitive text, high for noise; null for a document without a
     token to predict.
 
     Args:
-        weights: a Hugging Face folder, a name on the hub, or a checkpoint of this library.
-        max_tokens: of the document that are looked at; no more than the model's window.
-        tokenizer: the model's; that of the weights by default.
+        weights: a Hugging Face folder, a hub name, or a checkpoint.
+        max_tokens: maximum tokens of a document; limited by the model's window.
+        tokenizer: the model's tokenizer; by default that of the weights.
     """
 
     def __init__(self, weights: str, max_tokens: int = 1024, tokenizer: str | None = None):
@@ -80,7 +80,7 @@ class Perplexity(DocumentStep):
         tokenizer, engine = _tokenizer(self.tokenizer), _engine(self.weights)
         first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         longest = min(self.max_tokens, engine.window)
-        # No token is longer than 64 bytes for long: more of the text need not be encoded.
+        # Tokens have less than 64 bytes on average, so more of the text need not be encoded.
         sequences = [(first + ids)[:longest] for ids in tokenizer.encode_batch([t[: 64 * longest] for t in texts])]
         scored = [ids if len(ids) > 1 else None for ids in sequences]
         scores = iter(engine.score([ids for ids in scored if ids is not None]))

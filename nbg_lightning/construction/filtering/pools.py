@@ -1,4 +1,4 @@
-"""Sizes of the pools of high and of medium quality (HQ, MQ), and the settings of their selection."""
+"""Sizes of the high-quality and medium-quality pools (HQ, MQ), and the settings of their selection."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 
 from nbg_lightning.schedule.tokens import parse_tokens
 
-POOLS = ("hq", "mq")  # their folders, and their names in YAML and reports: high quality, then medium quality
+POOLS = ("hq", "mq")  # folder names, and names in YAML and reports: high quality, then medium quality
 
 
 @dataclass(frozen=True)
 class PoolSize:
-    """Size of a pool, which is taken from the top of the order; exactly one of these.
+    """Size of a pool, taken from the top of the ranking; give exactly one of these.
 
     Args:
-        threshold: least score.
-        tokens: how many ("3B", 12_000), reached with the last document.
-        share: of the tokens of all documents that are not excluded, 0 to 1.
+        threshold: minimum score.
+        tokens: number of tokens ("3B", 12_000), reached with the last document.
+        share: share of the tokens of all documents that are not excluded, 0 to 1.
 
     Raises:
-        ValueError: none or several of them, or a value that cannot be.
+        ValueError: none or several are given, or the value is invalid.
     """
 
     threshold: float | None = None
@@ -40,13 +40,13 @@ class PoolSize:
             parse_tokens(self.tokens)
 
     def cut(self, scores: np.ndarray, tokens: np.ndarray, begin: int, total: int) -> int:
-        """Find where the pool ends in the order, exclusively.
+        """Index in the ranking at which the pool ends (exclusive).
 
         Args:
-            scores: of the documents in order, falling.
-            tokens: of them.
-            begin: where the pool begins.
-            total: tokens of all of them.
+            scores: scores of the documents in order, descending.
+            tokens: tokens of the documents.
+            begin: index at which the pool begins.
+            total: total number of tokens.
         """
         if self.threshold is not None:
             return max(begin, int(np.searchsorted(-scores, -self.threshold, side="right")))
@@ -65,15 +65,15 @@ class SelectionSettings:
     """Settings of a selection.
 
     Attributes:
-        score: column to weight; by default 1 for ``quality``, and 2 for ``recall`` where it is given.
-        exclude: patterns of rules; a document that fails one of them is in no pool. By default those of repetition that hold
-            for texts of any kind and length: source code and long manuals repeat 5-grams by nature.
-        limits: column to [least, most], None for no limit; a document outside is in no pool.
+        score: weights by column; by default 1 for ``quality``, and 2 for ``recall`` if it is given.
+        exclude: patterns of rules; a document that fails one of them is in no pool. The default is rules on repetition that hold
+            for texts of any kind and length, since source code and long manuals naturally repeat 5-grams.
+        limits: [minimum, maximum] by column, None for no limit; a document outside is in no pool.
         high_quality: size of HQ.
-        medium_quality: size of MQ, counted from the end of HQ.
-        tokens_per_step: of the stages in the YAML fragment.
-        sequence_length: the same.
-        seed: of the order of equal documents and of the samples in the report.
+        medium_quality: size of MQ, which follows HQ.
+        tokens_per_step: tokens per step of the stages in the YAML fragment.
+        sequence_length: sequence length of these stages.
+        seed: seed of the order of equal documents and of the samples in the report.
     """
 
     score: dict[str, float] | None = None

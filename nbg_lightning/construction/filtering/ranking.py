@@ -1,4 +1,4 @@
-"""The order of all documents by a weighted sum of columns, and the pools that are cut from it."""
+"""Ranking of all documents by a weighted sum of columns, and the pools cut from it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from nbg_lightning.construction.step import DocumentRow
 from nbg_lightning.data.order import mix
 from nbg_lightning.data.sources import open_parquet
 
-BYTES_PER_TOKEN = 4.0  # without a tokenizer: an estimate for English and large vocabularies
-REST, EXCLUDED = 0, 255  # in `Ranking.pools`, beside 1 (HQ) and 2 (MQ)
-_SAMPLES = 3  # documents of a decile that are shown
+BYTES_PER_TOKEN = 4.0  # estimate without a tokenizer, for English and large vocabularies
+REST, EXCLUDED = 0, 255  # in `Ranking.pools`, besides 1 (HQ) and 2 (MQ)
+_SAMPLES = 3  # documents shown per decile
 
 
 def joined_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[DocumentRow]:
-    """Join the rows of a corpus part with the columns of parts beside it.
+    """Join the rows of a corpus part with the corresponding columns.
 
     Args:
-        files: of the corpus first, then of the columns.
-        columns: beside id and source, each of the first file that has it.
+        files: file of the corpus, followed by files of columns.
+        columns: columns besides id and source, each from the first file that has it.
 
     Raises:
-        ValueError: parts that do not belong together.
+        ValueError: the parts do not belong together.
     """
     left = list(dict.fromkeys(columns))
     streams = []
@@ -50,17 +50,17 @@ def joined_rows(files: Sequence[Path], columns: Sequence[str]) -> Iterator[Docum
 
 
 class Ranking:
-    """Scores, tokens and pools of all documents: some 30 bytes each in memory.
+    """Scores, tokens and pools of all documents, in some 30 bytes of memory each.
 
     Args:
-        corpus: of `nbg build-corpus`.
-        tables: columns beside it.
-        weights: column to weight.
-        settings: of the pools.
-        exact: tokens are counted, not estimated.
+        corpus: a corpus of `nbg build-corpus`.
+        tables: additional columns.
+        weights: weights by column.
+        settings: settings of the pools.
+        exact: whether tokens are counted rather than estimated.
 
     Raises:
-        ValueError: a column that is not there or not of numbers, or an empty pool.
+        ValueError: a missing or non-numeric column, or an empty pool.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Ranking:
         self.ranges = {name: (low, high if high > low else low + 1.0) for name, (low, high) in self.ranges.items()}
 
     def _exclusion(self, row: Mapping[str, Any]) -> str | None:
-        """Name the rule by which a document is in no pool; None if it may be in one."""
+        """The rule that excludes a document from all pools; None if there is none."""
         for rule in row.get("failed_rules") or ():
             if any(fnmatch(rule, pattern) for pattern in self.settings.exclude):
                 return rule

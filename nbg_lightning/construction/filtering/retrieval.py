@@ -1,13 +1,13 @@
-"""Recall: documents of a corpus that are like curated seed documents, by words and by vectors.
+"""Recall: documents of a corpus that resemble curated seed documents, by words and by embeddings.
 
-Every seed ranks the whole corpus twice: by BM25 (Robertson and Zaragoza 2009) on its most telling words, and by the cosine of
-vectors. The ranks are fused (reciprocal rank fusion, Cormack et al. 2009). What a recall is worth is bounded by the trust
-in the document's source and by its quality score::
+Every seed ranks the whole corpus twice: by BM25 (Robertson and Zaragoza 2009) on its most significant words, and by cosine
+similarity of embeddings. The rankings are fused (reciprocal rank fusion, Cormack et al. 2009). The worth of a recall is bounded
+by the trust in the document's source and by its quality score::
 
     relevance = sum over the two rankings of (k + 1) / (k + rank) / 2        in (0, 1], 1 for first in both
     worth     = max over seeds of relevance * min(trust, quality / 9)
 
-The corpus is read part by part, so that memory does not grow with it; statistics of words are those of the whole corpus.
+The corpus is read part by part, so that memory is bounded; word statistics are those of the whole corpus.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from nbg_lightning.data.sources import Source
 from nbg_lightning.extra import require
 from nbg_lightning.jobs import EngineName, run_jobs
 
-_SAMPLE_CHARACTERS = 1 << 14  # of a document, that the embedding learns from: bounds memory
+_SAMPLE_CHARACTERS = 1 << 14  # of a document in the embedding's sample, to bound memory
 COLUMNS = ("recall", "relevance", "seed", "lexical_rank", "vector_rank")
 
 
@@ -53,16 +53,16 @@ class RecallSettings:
     """Settings of a recall.
 
     Args:
-        depth: best documents of each ranking and seed.
-        query_terms: words of a seed that BM25 looks for: those of highest tf-idf.
+        depth: number of top documents of each ranking and seed.
+        query_terms: number of words of a seed for BM25: those with the highest tf-idf.
         bits: 2^bits columns for hashed words in BM25.
-        fusion_k: k of reciprocal rank fusion; larger ones make ranks more equal.
-        min_cosine: least similarity of vectors to count as found.
-        min_terms: least share of a seed's query terms, by weight of idf, that a document must have for BM25 to count.
-        min_worth: what a document must be worth to be recalled at all.
+        fusion_k: k of reciprocal rank fusion; larger values even out the ranks.
+        min_cosine: minimum cosine similarity to count as found.
+        min_terms: minimum share of a seed's query terms, weighted by idf, that a document must contain to be found by BM25.
+        min_worth: minimum worth of a recalled document.
 
     Raises:
-        ValueError: a setting that cannot be.
+        ValueError: a setting is invalid.
     """
 
     depth: int = 100
@@ -94,7 +94,7 @@ class _CountJob:
 
 
 def _count(job: _CountJob) -> None:
-    """WordStatistics of one part to a file."""
+    """Write the word statistics of one part to a file."""
     present = np.zeros(1 << job.bits, np.int32)
     documents = words = 0
     for rows in read_groups(job.corpus_file, ["text"]):
@@ -125,7 +125,7 @@ def _read_statistics(file: Path) -> WordStatistics:
 
 
 def _search(job: _SearchJob) -> None:
-    """The best documents of one part for every seed, by both rankings, to a file."""
+    """Write the top documents of one part for every seed, by both rankings, to a file."""
     from scipy.sparse import load_npz
 
     settings = job.settings
@@ -191,21 +191,21 @@ def build_recall(
     engine: EngineName = "local",
     num_workers: int | None = None,
 ) -> Table:
-    """Columns of a corpus: what its documents are worth by their likeness to seeds; 0 for those that are not recalled.
+    """Add columns with the worth of each document by its similarity to seeds; 0 if it is not recalled.
 
     Args:
-        corpus: of `nbg build-corpus`.
+        corpus: a corpus of `nbg build-corpus`.
         seeds: curated documents.
         out: folder of the columns.
-        tags: of `nbg build-tags`, with the column ``quality``; without them quality bounds nothing.
+        tags: columns of `nbg build-tags` with ``quality``; without them, quality is not a bound.
         settings: see `RecallSettings`.
         embedding: `HashedEmbedding` by default.
-        trust: 0 to 1 for sources; that of the corpus by default.
+        trust: 0 to 1 by source; by default that of the corpus.
         engine: where parts are searched.
-        num_workers: how many at a time.
+        num_workers: number of concurrent jobs.
 
     Raises:
-        ValueError: no usable seed, tags of another corpus, or no seed recalls anything.
+        ValueError: no usable seed, tags of another corpus, or no seed that recalls anything.
     """
     require("scipy.sparse", "recall")
     settings, embedding = settings or RecallSettings(), embedding or HashedEmbedding()
@@ -261,7 +261,7 @@ def _search_corpus(
     engine: EngineName,
     num_workers: int | None,
 ) -> None:
-    """Rank every part of the corpus for every seed, as far as that has not been done."""
+    """Rank the remaining parts of the corpus for every seed."""
     statistics = _statistics(corpus, work, settings.bits, engine, num_workers)
     embedding.fit(_sample(corpus, embedding.sample, embedding.seed), work)
     seeds_file = _write_seeds(work, texts, statistics, settings, embedding)
@@ -291,7 +291,7 @@ def _seed_texts(seeds: Source) -> tuple[list[str], list[str], OutcomeCounts]:
 def _run_missing(
     title: str, function: Callable[[Any], Any], jobs: dict[Path, Any], engine: EngineName, num_workers: int | None
 ) -> None:
-    """Run the jobs whose result, by its file, is not there from an earlier start."""
+    """Run the jobs whose result file does not exist yet."""
     missing = [job for file, job in jobs.items() if not file.is_file()]
     with Progress(title, len(jobs), unit="parts") as progress:
         progress.advance(len(jobs) - len(missing), fresh=False)

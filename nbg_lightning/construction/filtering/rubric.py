@@ -1,4 +1,4 @@
-"""Dimensions by which documents are judged, scored 0 to 9, with their weights in the overall quality."""
+"""Rubric dimensions for judging documents, scored 0 to 9, with their weights in the overall quality."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ LOWEST, HIGHEST = 0, 9
 
 @dataclass(frozen=True)
 class Dimension:
-    """One thing that is judged.
+    """One dimension of quality.
 
     Attributes:
-        name: a column's name.
-        about: the question.
-        low: a document that deserves 0.
-        high: a document that deserves 9.
-        kind: of the content or of the form.
-        weight: in the overall quality.
+        name: name of the column.
+        about: the question to answer.
+        low: description of a document with score 0.
+        high: description of a document with score 9.
+        kind: whether it is about content or form.
+        weight: weight in the overall quality.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Dimension:
 
 @dataclass(frozen=True)
 class Rubric:
-    """Dimensions in their order.
+    """Ordered dimensions.
 
     Raises:
-        ValueError: no dimension, a name twice, or weights that sum to nothing.
+        ValueError: no dimension, a duplicate name, or weights that sum to zero.
     """
 
     dimensions: tuple[Dimension, ...]
@@ -62,11 +62,11 @@ class Rubric:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the dimensions."""
+        """Names of the dimensions."""
         return tuple(dimension.name for dimension in self.dimensions)
 
     def quality(self, scores: Mapping[str, float]) -> float:
-        """``sum_d weight_d score_d / sum_d weight_d`` over the dimensions that have a score, 0 to 9.
+        """``sum_d weight_d score_d / sum_d weight_d`` over the dimensions with a score, 0 to 9.
 
         Raises:
             ValueError: none of them has a weight.
@@ -80,7 +80,7 @@ class Rubric:
         return sum(weight * scores[name] for name, weight in weights.items()) / total
 
     def to_dict(self) -> dict[str, Any]:
-        """The rubric as in YAML."""
+        """The rubric in its YAML form."""
         dimensions = {dimension.name: asdict(dimension) for dimension in self.dimensions}
         for fields in dimensions.values():
             del fields["name"]
@@ -88,10 +88,10 @@ class Rubric:
 
     @classmethod
     def from_dict(cls, content: Any, where: str = "rubric") -> Rubric:
-        """From the YAML's content.
+        """Parse the content of a YAML file.
 
         Raises:
-            ValueError: it is no rubric, and what is wrong.
+            ValueError: it is not a valid rubric; the message says why.
         """
         dimensions = content.get("dimensions") if isinstance(content, Mapping) else None
         if not isinstance(dimensions, Mapping) or not all(isinstance(each, Mapping) for each in dimensions.values()):
@@ -104,10 +104,10 @@ class Rubric:
 
 @lru_cache(maxsize=8)
 def load_rubric(path: str | None = None) -> Rubric:
-    """A rubric from YAML; the library's own by default.
+    """Load a rubric from YAML; by default the library's own.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: what is in it is no rubric.
+        FileNotFoundError: the file does not exist.
+        ValueError: its content is not a valid rubric.
     """
     return Rubric.from_dict(read_yaml(path or "configs/construction/rubric.yaml"), path or "rubric")

@@ -1,7 +1,7 @@
-"""From scores to pools: the best documents (HQ), the good ones (MQ), and what trains on them.
+"""Selection of pools by score: the best documents (HQ), the good ones (MQ), and a curriculum that trains on them.
 
-Documents are ranked by a weighted sum of columns; equal ones by a hash of their id. HQ is the top of that order up to a
-threshold, a number of tokens or a share of all; MQ goes on from there. Documents that fail certain rules are excluded.
+Documents are ranked by a weighted sum of columns, with ties broken by a hash of the id. HQ is the top of the ranking up to a
+threshold, a number of tokens or a share of all; MQ follows it. Documents that fail certain rules are excluded.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class _PoolJob:
     folder: Path
     pools: np.ndarray  # uint8[rows]: 1 HQ, 2 MQ
     scores: np.ndarray
-    columns: dict[str, tuple[float, float]]  # numeric columns and the range of their histograms
+    columns: dict[str, tuple[float, float]]  # numeric columns with the range of their histograms
     samples: tuple[int, ...]
 
 
 def _write_pools(job: _PoolJob) -> dict[str, Any]:
-    """Write the documents of one part to its pools; returns histograms and samples."""
+    """Write the documents of one part to their pools; returns histograms and samples."""
     import pyarrow
 
     string = pyarrow.string()
@@ -89,16 +89,16 @@ def build_selection(
     engine: EngineName = "local",
     num_workers: int | None = None,
 ) -> dict[str, Any]:
-    """Write ``hq/`` and ``mq/`` (Parquet: id, source, text, score), ``report.md`` with its picture, and ``curriculum.yaml``.
+    """Write ``hq/`` and ``mq/`` (Parquet: id, source, text, score), ``report.md`` with its figure, and ``curriculum.yaml``.
 
     Args:
-        corpus: of `nbg build-corpus`.
-        columns: of `nbg build-tags` and `nbg build-recall`.
-        out: folder.
+        corpus: a corpus of `nbg build-corpus`.
+        columns: columns of `nbg build-tags` and `nbg build-recall`.
+        out: folder of the selection.
         settings: see `SelectionSettings`.
-        tokenizer: counts tokens exactly; without it they are bytes / 4, and the report says so.
-        engine: where parts are worked on.
-        num_workers: how many at a time.
+        tokenizer: counts tokens exactly; without it they are estimated as bytes / 4, which the report mentions.
+        engine: where parts are processed.
+        num_workers: number of concurrent jobs.
 
     Returns:
         The report.
@@ -139,7 +139,7 @@ def build_selection(
 def _fill_pools(
     folder: Path, tables: Sequence[Table], ranking: Ranking, engine: EngineName, num_workers: int | None
 ) -> list[JsonRecord]:
-    """Write the pools part by part, as far as that has not been done; returns the records of all parts."""
+    """Write the remaining parts of the pools; returns the records of all parts."""
     jobs = [
         _PoolJob(
             index,

@@ -1,4 +1,4 @@
-"""The report of a selection: a page with pictures and samples, and the YAML that trains on it."""
+"""The report of a selection: a page with figures and samples, and the YAML file for training."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from nbg_lightning.data.durable import atomic, write_atomic
 from nbg_lightning.drawing import literal_text
 
 PAGE, PICTURE, CURRICULUM = "report.md", "histograms.png", "curriculum.yaml"
-_CROWD = 0.8  # share of documents in the first bar, above which it would hide the others
-# Shares of the paper's stages (arXiv 2512.06266): warmup 0.1 T of the 12.5 T that are then one epoch of HQ and MQ; one more
-# epoch of HQ (6.5 T); decay 4 T, of HQ too.
+_CROWD = 0.8  # share of documents in the first bar above which it would dwarf the others
+# Shares of the paper's stages (arXiv 2512.06266): warmup 0.1 T of the 12.5 T that form one epoch of HQ and MQ; one more epoch
+# of HQ (6.5 T); decay 4 T, also of HQ.
 _WARMUP, _DECAY = 0.1 / 12.5, 4 / 6.5
 
 
@@ -28,7 +28,7 @@ def write_reports(
     ranking: Ranking,
     settings: SelectionSettings,
 ) -> None:
-    """``report.md``, ``histograms.png`` and ``curriculum.yaml`` in the folder."""
+    """Write ``report.md``, ``histograms.png`` and ``curriculum.yaml`` to the folder."""
     histograms = {
         name: np.sum([record["histograms"][name] for record in records if name in record["histograms"]], axis=0)
         for name in ranking.ranges
@@ -70,7 +70,7 @@ def _draw(file: Path, histograms: dict[str, np.ndarray], ranking: Ranking) -> No
         edges = np.linspace(low, high, histograms[name].shape[1] + 1)
         bottom = np.zeros(len(edges) - 1)
         title, values = name.replace("_", " "), histograms[name]
-        if values[:, 0].sum() > _CROWD * values.sum():  # most documents are not recalled at all
+        if values[:, 0].sum() > _CROWD * values.sum():  # most documents are not recalled
             title += f" ({int(values[:, 0].sum()):,} at {low:g} left out)"
             values = np.concatenate([np.zeros_like(values[:, :1]), values[:, 1:]], 1)
         for pool, heights in zip(colours, values, strict=True):
@@ -133,7 +133,7 @@ def page(report: dict[str, Any], ranking: Ranking, samples: dict[int, dict[str, 
 
 
 def curriculum_yaml(folder: Path, report: dict[str, Any], settings: SelectionSettings) -> str:
-    """The sources for `CurriculumDataModule`, and the paper's stages at the size of these pools."""
+    """The sources for `CurriculumDataModule`, and the paper's stages scaled to these pools."""
     hq, mq = (report["pools"][pool]["tokens"] for pool in ("hq", "mq"))
     step = settings.tokens_per_step
 
@@ -177,7 +177,7 @@ def curriculum_yaml(folder: Path, report: dict[str, Any], settings: SelectionSet
 
 
 def _flow(value: Any) -> str:
-    """A value in one line of YAML; a float has a point, since YAML reads 4e-4 as a text."""
+    """A value in one line of YAML; floats get a decimal point, since YAML reads 4e-4 as text."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name}: {_flow(each)}" for name, each in value.items()) + "}"
     if isinstance(value, list):

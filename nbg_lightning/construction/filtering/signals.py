@@ -1,8 +1,8 @@
-"""Cheap deterministic signals of a document, and the rules of Gopher and C4 on them.
+"""Cheap deterministic signals of a document, and Gopher's and C4's rules on them.
 
 The rules are those of Rae et al. 2021 (Gopher, arXiv 2112.11446, appendix A.1.1, and table A1 for repetition) and of Raffel
-et al. 2020 (C4, arXiv 1910.10683, section 2.2) with their thresholds. They were made for prose from the web: source
-code fails many of them, so a failed rule is a column and excludes nothing by itself (see `selection`).
+et al. 2020 (C4, arXiv 1910.10683, section 2.2) with their thresholds. They were designed for prose from the web: source
+code fails many of them, so a failed rule is only recorded in a column and excludes nothing by itself (see `selection`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 _STOP_WORDS = frozenset(("the", "be", "to", "of", "and", "that", "have", "with"))  # Gopher's
 _BULLETS = ("•", "‣", "▶", "◀", "◦", "●", "■", "□", "▪", "▫", "–", "-", "*")
-_TERMINAL = (".", "!", "?", '"', "”", "'", ")")  # C4: a sentence's end
+_TERMINAL = (".", "!", "?", '"', "”", "'", ")")  # C4: ends of sentences
 _POLICIES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
 _MARKUP = re.compile(r"<[a-zA-Z/!][^<>\n]{0,200}>")
-_COMPRESSED_BYTES = 1 << 16  # a sample: compression is slow
+_COMPRESSED_BYTES = 1 << 16  # a prefix only, since compression is slow
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -34,8 +34,8 @@ class FilterRule(NamedTuple):
 
     Attributes:
         signal: name of the column.
-        low: the least value; None for no limit.
-        high: the greatest.
+        low: minimum; None for no limit.
+        high: maximum; None for no limit.
     """
 
     signal: str
@@ -59,7 +59,7 @@ RULES: dict[str, FilterRule] = {
     "repetition/top_4_grams": FilterRule("top_4_gram_characters", None, 0.16),
     "repetition/5_grams": FilterRule("duplicate_5_gram_characters", None, 0.15),
     "repetition/10_grams": FilterRule("duplicate_10_gram_characters", None, 0.1),
-    "c4/sentence_lines": FilterRule("sentence_lines", 0.5, None),  # C4 removes the other lines; we ask for half of them
+    "c4/sentence_lines": FilterRule("sentence_lines", 0.5, None),  # C4 removes the other lines; here, half must be
     "c4/lorem_ipsum": FilterRule("lorem_ipsum", None, 0),
     "c4/javascript": FilterRule("javascript_lines", None, 0.1),
     "c4/policies": FilterRule("policy_mentions", None, 1),
@@ -96,8 +96,8 @@ _UPPER = np.array([0x41 <= byte <= 0x5A for byte in range(256)])
 def signals(text: str) -> dict[str, float]:
     """The signals of a text; shares are 0 to 1.
 
-    ``compression`` is compressed by raw bytes (zlib, of the first 64 KiB): near 0 for what repeats itself, near 1 for noise.
-    n-gram shares are of the characters of words: the most frequent n-gram's, or all that stand in an n-gram seen before.
+    ``compression`` is compressed by raw size (zlib, of the first 64 KiB): near 0 for repetitive text, near 1 for noise.
+    n-gram shares refer to the characters of words: in the most frequent n-gram, or in all n-grams that occurred before.
 
     Example:
         >>> signals("one two. " * 50)["top_2_gram_characters"] > 0.9
@@ -157,7 +157,7 @@ def _duplicates(lines: list[str], text: str) -> dict[str, float]:
 
 
 def top_ngram_share(words: Words, size: int) -> float:
-    """Share of the words' bytes that the occurrences of the most frequent n-gram have; 0 if none comes twice."""
+    """Share of the words' bytes in occurrences of the most frequent n-gram; 0 if none occurs twice."""
     hashes, first = ngrams(words, size)
     if len(hashes) < 2:
         return 0.0
@@ -171,7 +171,7 @@ def top_ngram_share(words: Words, size: int) -> float:
 
 
 def duplicate_ngram_share(words: Words, size: int) -> float:
-    """Share of the words' bytes in an n-gram that has come before; each word counts once."""
+    """Share of the words' bytes in n-grams that occurred before; each word counts once."""
     hashes, first = ngrams(words, size)
     if len(hashes) < 2:
         return 0.0
@@ -202,7 +202,7 @@ def failed_rules(found: dict[str, float]) -> list[str]:
 
 
 class Signals(DocumentStep):
-    """Columns: every signal, and ``failed_rules``, the names of the rules that the document fails."""
+    """Columns: every signal, and ``failed_rules``, the names of the failed rules."""
 
     @property
     def columns(self) -> dict[str, pyarrow.DataType]:

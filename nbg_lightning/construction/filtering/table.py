@@ -1,6 +1,6 @@
-"""Folders of Parquet files that workers write part by part: each file is there whole or not at all, with its counts inside.
+"""Folders of Parquet files written part by part by workers: each file is written atomically, and contains its counts.
 
-Part k of a folder of columns has the rows of part k of its corpus, in the same order: columns are joined without a search.
+Part k of a folder of columns has the rows of part k of its corpus, in the same order, so that joining needs no search.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nbg_lightning.data.sources import open_parquet
 if TYPE_CHECKING:
     import pyarrow
 
-GROUP_BYTES = 4 << 20  # text in memory at a time, and a unit of parallel reading later
+GROUP_BYTES = 4 << 20  # text in memory at a time, and the unit of parallel reading
 GROUP_ROWS = 4096
 _RECORD = b"nbg_lightning"
 
@@ -30,12 +30,12 @@ def part_file(folder: Path, index: int) -> Path:
 
 
 class PartWriter:
-    """Writes one part under a temporary name; `commit` makes it visible.
+    """Writes one part under a temporary name; `commit` renames it into place.
 
     Args:
-        folder: which must exist.
-        index: of the part.
-        schema: of its rows.
+        folder: an existing folder.
+        index: index of the part.
+        schema: schema of its rows.
     """
 
     def __init__(self, folder: Path, index: int, schema: pyarrow.Schema):
@@ -74,7 +74,7 @@ class PartWriter:
         return record
 
     def discard(self) -> None:
-        """Remove what is not committed."""
+        """Remove an uncommitted file."""
         self._writer.close()
         self._whole.discard()
 
@@ -109,11 +109,11 @@ class Table:
     """A finished folder: a corpus, or columns of one.
 
     Args:
-        folder: of a finished build.
+        folder: folder of a finished build.
 
     Attributes:
         report: its ``report.json``.
-        files: its parts in order.
+        files: its parts, in order.
 
     Raises:
         FileNotFoundError: there is no finished build.
@@ -145,7 +145,7 @@ class Table:
 
     @property
     def schema(self) -> pyarrow.Schema:
-        """Columns of its parts."""
+        """Schema of its parts."""
         with open_parquet(str(self.files[0])) as parquet:
             return parquet.schema_arrow
 
@@ -155,10 +155,10 @@ class Table:
             yield from read_rows(file, columns)
 
     def check_aligned(self, corpus: Table) -> None:
-        """Check that these are columns of that corpus.
+        """Check that these columns belong to that corpus.
 
         Raises:
-            ValueError: they are of another one.
+            ValueError: they belong to another one.
         """
         if self.fingerprint != corpus.fingerprint or len(self.files) != len(corpus.files):
             raise ValueError(
@@ -167,7 +167,7 @@ class Table:
 
 
 def table_report(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The entries that every report of a table has: number of parts and rows, fingerprint."""
+    """Entries common to all reports of tables: number of parts and rows, fingerprint."""
     digest = hashlib.blake2b(digest_size=16)
     for record in records:
         digest.update(bytes.fromhex(record["digest"]))

@@ -1,4 +1,4 @@
-"""The distilled tagger: linear heads on hashed features, trained on annotations, that tag documents at megabytes a second."""
+"""The distilled tagger: linear models on hashed features, trained on annotations, that tag megabytes of documents per second."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _LEAST_DOCUMENTS = 20
 
 
 class Tagger(DocumentStep):
-    """Columns: the score of every dimension, and ``quality``, their mean by the rubric's weights; all 0 to 9.
+    """Columns: the score of every dimension, and ``quality``, their weighted mean by the rubric; all 0 to 9.
 
-    It pickles as the name of its folder: a worker reads it once.
+    It pickles as the name of its folder, which each worker reads once.
 
     Args:
-        folder: of `nbg build-tagger`.
+        folder: folder of `nbg build-tagger`.
 
     Raises:
         FileNotFoundError: there is none.
@@ -87,10 +87,10 @@ class Annotated(NamedTuple):
     """Annotated documents.
 
     Attributes:
-        ids: of the documents.
-        texts: theirs.
+        ids: ids of the documents.
+        texts: their texts.
         scores: float64[documents, dimensions].
-        names: of the dimensions.
+        names: names of the dimensions.
     """
 
     ids: list[str]
@@ -100,7 +100,7 @@ class Annotated(NamedTuple):
 
 
 def load_annotated(corpus: Table, annotations: str | Path) -> Annotated:
-    """The documents of a corpus that have scores; the annotations of several folders may be given as one joined file.
+    """The annotated documents of a corpus; annotations of several folders may be given as one concatenated file.
 
     Raises:
         FileNotFoundError: there are no annotations.
@@ -128,7 +128,7 @@ def load_annotated(corpus: Table, annotations: str | Path) -> Annotated:
 
 
 def held_out(ids: Sequence[str], share: float, seed: int) -> np.ndarray:
-    """bool[ids]: whether a document is held out, by a hash of seed and id."""
+    """bool[ids]: whether each document is held out, by a hash of seed and id."""
     digests = (hashlib.blake2b(f"tagger {seed} {key}".encode(), digest_size=8).digest() for key in ids)
     return np.array([int.from_bytes(digest, "big") < share * 2**64 for digest in digests])
 
@@ -142,22 +142,22 @@ def train_tagger(
     seed: int = 0,
     provenance: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Fit ridge regressions, one a dimension, and measure them on documents that they have not seen.
+    """Fit a ridge regression per dimension, and evaluate on held-out documents.
 
-    The penalty is chosen on a fifth of the training documents; then all of them are used. A dimension whose scores are all
-    equal gets that constant, and its correlation is not defined.
+    The penalty is chosen on a fifth of the training documents, and then all are used. A dimension with constant scores is
+    predicted as that constant, and its correlation is undefined.
 
     Args:
         data: annotated documents.
         out: folder of the tagger, with ``report.json``.
-        rubric: for the weights in the quality; dimensions that it does not have get weight 1.
-        features: of documents.
-        validation_share: of documents held out for the report; they are not trained on.
-        seed: of the choice of held-out documents.
-        provenance: what the data were made from, as JSON.
+        rubric: weights of the dimensions in the quality; dimensions that it lacks get weight 1.
+        features: features of documents.
+        validation_share: share of documents held out for the report.
+        seed: seed of the choice of held-out documents.
+        provenance: origin of the data, as JSON.
 
     Returns:
-        The report: for each dimension Spearman's rank correlation, mean absolute error, and for two-valued labels the AUC.
+        The report: for each dimension Spearman's rank correlation, mean absolute error, and the AUC for binary labels.
 
     Raises:
         ValueError: too few documents on one side.
@@ -209,7 +209,7 @@ def train_tagger(
 def _fitted(
     matrix: csr_matrix, data: Annotated, train: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, list[float | None]]:
-    """Fit all dimensions to some rows: coefficients [width, dimensions], intercepts, and penalties (None for a constant)."""
+    """Fit all dimensions on some rows: coefficients [width, dimensions], intercepts, and penalties (None for a constant)."""
     inner = held_out([data.ids[index] for index in train], 0.2, seed)
     inner_train, inner_test = (train[~inner], train[inner]) if 0 < inner.sum() < len(train) else (train, train)
     coefficients = np.zeros((matrix.shape[1], len(data.names)), np.float32)
@@ -226,13 +226,13 @@ def _fitted(
 
 
 def _fit(matrix: csr_matrix, labels: np.ndarray, rows: np.ndarray, penalty: float) -> Any:
-    """Fit a ridge regression to some rows."""
+    """Fit a ridge regression on some rows."""
     ridge = require("sklearn.linear_model", "the tagger").Ridge
     return ridge(penalty, solver="sparse_cg", tol=1e-4).fit(matrix[rows], labels[rows])
 
 
 def _best_penalty(matrix: csr_matrix, labels: np.ndarray, train: np.ndarray, test: np.ndarray) -> float:
-    """Choose the penalty of the least squared error on rows that the fit has not seen."""
+    """The penalty with the least squared error on held-out rows."""
 
     def squared_error(penalty: float) -> float:
         predicted = _fit(matrix, labels, train, penalty).predict(matrix[test])
@@ -256,10 +256,10 @@ def _save(
 
 
 def agreement(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Measure how well predictions follow labels; a measure that is not defined is left out.
+    """Agreement of predictions with labels; undefined measures are omitted.
 
     Returns:
-        ``rank_correlation`` (Spearman), ``mean_absolute_error``, and for labels of two values ``auc``.
+        ``rank_correlation`` (Spearman), ``mean_absolute_error``, and ``auc`` for binary labels.
 
     Example:
         >>> agreement(np.array([0.0, 9.0, 9.0]), np.array([1.0, 5.0, 6.0]))["auc"]

@@ -1,4 +1,4 @@
-"""Episodes of the model of a build: played once, kept as JSON, and read again."""
+"""Episodes of a build's model: played once, stored as JSON, and read back."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class ActingModel(AnsweringModel):
     """A model that acts in an environment: its answers are episodes.
 
     Attributes:
-        environment: of which each episode has a copy.
-        driver: plays them.
+        environment: copied for each episode.
+        driver: plays the episodes.
     """
 
     environment: Environment = field(kw_only=True)
@@ -49,7 +49,7 @@ class ActingModel(AnsweringModel):
             yield
 
     def drawn(self, questions: Sequence[Question]) -> list[JsonRecord]:
-        """Play the episodes of some questions, as JSON."""
+        """Play episodes for some questions, as JSON."""
         prompts = [self.format.prompt(question.messages) for question in questions]
         engine, deadline = self.config.engine, self.config.deadline
         played = play_episodes(self.driver, engine, questions, prompts, self.format, self.sampling, deadline)
@@ -63,7 +63,7 @@ class ActingModel(AnsweringModel):
 
 
 def _kept(episode: Episode) -> JsonRecord:
-    """An episode as plain values of JSON, without its ids."""
+    """An episode as JSON, without its ids."""
     completion = episode.completion
     about = {
         "finish_reason": completion.finish_reason,
@@ -75,7 +75,7 @@ def _kept(episode: Episode) -> JsonRecord:
 
 
 def _episode(record: JsonRecord) -> Episode:
-    """An episode that was kept: all but its ids and rows."""
+    """A stored episode, without its ids and rows."""
     reason: FinishReason = record["finish_reason"]
     completion = Completion((), (), reason, 0, record["sample"], 0, record["error"], record["text"])
     return episode_from_record(record, completion)

@@ -1,4 +1,4 @@
-"""Answers of the models of a pair build: sampled once, kept as JSON, and read again."""
+"""Answers of the models in a pair build: sampled once, stored as JSON, and read back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer, ChatFormat, with_stops
 from nbg_lightning.engines.protocol import Completion, FinishReason, Prompt, Sampling
 
-_FAILED = ("error", "deadline")  # finish reasons of answers that another try may give
+_FAILED = ("error", "deadline")  # finish reasons of answers that a retry may fix
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class AnsweringModel:
 
     Attributes:
         name: ``student`` or ``teacher``.
-        config: the model.
-        format: of its prompts and answers.
-        sampling: how its answers are drawn.
+        config: settings of the model.
+        format: format of its prompts and answers.
+        sampling: sampling settings of its answers.
     """
 
     name: str
@@ -37,23 +37,23 @@ class AnsweringModel:
     sampling: Sampling
 
     def identity(self) -> JsonRecord:
-        """Describe all that decides the answers, as JSON."""
+        """Everything that determines the answers, as JSON."""
         tokenizer = None if self.format.tokenizer is None else self.format.tokenizer.fingerprint
         settings = {"template": self.format.template, "tokenizer": tokenizer, "sampling": asdict(self.sampling)}
         return {**engine_identity(self.config.engine), **settings}
 
     def opened(self) -> AbstractContextManager[Any]:
-        """What is open while answers are drawn."""
+        """Context in which answers are generated."""
         return self.config.engine
 
     def answer(self, questions: Sequence[Question], lines: KeyedLines, per_call: int, progress: bool) -> None:
-        """Complete the file of answers; the engine is opened only if there is something to ask.
+        """Complete the file of answers; the engine is opened only if something is missing.
 
         Args:
-            questions: all of them, in order.
-            lines: answers by the key of their question.
-            per_call: questions of a call, the same whenever a build runs.
-            progress: show it.
+            questions: all questions, in order.
+            lines: answers by question key.
+            per_call: questions per call, the same for every run of a build.
+            progress: show progress.
         """
         failed = {key for key in lines if _has_failed(lines[key])}
         missing = {question.key for question in questions if question.key not in lines} | failed
@@ -73,7 +73,7 @@ class AnsweringModel:
             log.warn(f"{self.name}: answers to {still:,} questions failed (see report.json); the next run asks again")
 
     def drawn(self, questions: Sequence[Question]) -> list[JsonRecord]:
-        """Draw the answers to some questions, as JSON."""
+        """Generate the answers to some questions, as JSON."""
         prompts: list[Prompt] = []
         errors: dict[str, str] = {}
         for question in questions:
@@ -94,7 +94,7 @@ class AnsweringModel:
         ]
 
     def read(self, record: JsonRecord) -> list[Answer]:
-        """Read the answers of a record: all of them, failed and unfinished ones too."""
+        """All answers of a record, including failed and unfinished ones."""
         return [self.format.read(_completion(answer)) for answer in record["answers"]]
 
 
@@ -117,17 +117,17 @@ def _answer_record(completion: Completion) -> JsonRecord:
 
 
 def _completion(record: JsonRecord) -> Completion:
-    """A completion that was kept; one whose prompt could not be rendered is an error."""
+    """A stored completion; if its prompt could not be rendered, an error."""
     reason: FinishReason = "error" if record["finish_reason"] == "prompt" else record["finish_reason"]
     return Completion(tuple(record["ids"]), (), reason, 0, record["sample"], 0, record["error"], record["text"])
 
 
 def given_answers(question: Question, field: str, form: ChatFormat) -> list[Answer]:
-    """Read the solutions that a question brings along.
+    """The solutions that come with a question.
 
     Args:
-        question: with its data.
-        field: of the data: a text, a message, or a list of these; ``answer`` is the gold answer where the data has none.
+        question: the question with its data.
+        field: field of the data: a text, a message, or a list of these; ``answer`` is the gold answer if the data has none.
         form: the chat format.
     """
     value = question.data.get(field, question.answer if field == "answer" else None)
@@ -145,7 +145,7 @@ def _as_answer(value: Any, place: int, form: ChatFormat) -> Answer:
 
 
 def answer_state(answer: Answer) -> str:
-    """Name the state of an answer for the report: ``finished``, ``empty``, ``cut off``, ..."""
+    """State of an answer in the report: ``finished``, ``empty``, ``cut off``, ..."""
     reason = answer.completion.finish_reason
     if answer.finished:
         return "finished" if (answer.final or "").strip() else "empty"
@@ -153,13 +153,13 @@ def answer_state(answer: Answer) -> str:
 
 
 def finished_answers(answers: Sequence[Answer]) -> list[Answer]:
-    """Those that may be in a pair: finished, not empty, each text once."""
+    """Answers eligible for a pair: finished, not empty, without duplicates."""
     finished = [answer for answer in reversed(answers) if answer_state(answer) == "finished"]
     return list({answer.text.strip(): answer for answer in finished}.values())[::-1]
 
 
 def states_of(answers: Sequence[Answer], state: Callable[[Answer], str] = answer_state) -> str:
-    """Count the states of answers, in words, with the first error."""
+    """Counts of the states of answers, in words, with the first error."""
     states = Counter(map(state, answers))
     error = next((answer.completion.error for answer in answers if answer.completion.error), None)
     listed = ", ".join(f"{number} {state}" for state, number in sorted(states.items())) or "there is none"

@@ -1,4 +1,4 @@
-"""`nbg build-answers`: the best right answers of a model to each question, as conversations."""
+"""`nbg build-answers`: a model's best correct answers to each question, as conversations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nbg_lightning.rewards.protocol import Reward
 
 @dataclass(kw_only=True)
 class AnswerBuilder(RejectionSampler):
-    """`nbg build-answers`: the best right answers to each question, as conversations (rejection sampling, RFT).
+    """Build conversations from the best correct answers to each question (rejection sampling, RFT).
 
     Args:
-        reward: what scores answers.
+        reward: scores the answers.
     """
 
     name: ClassVar[str] = "build-answers"

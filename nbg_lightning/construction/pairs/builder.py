@@ -1,18 +1,18 @@
-"""Preference pairs: a teacher's good answer beside a bad one of the student that has just been fine-tuned.
+"""Preference pairs: a teacher's good answer and a bad one of the freshly fine-tuned student.
 
 Nanbeige4-3B (arXiv 2512.06266), dual preference distillation: positives are sampled from the teacher, negatives from the
-student **after** SFT, and a filter keeps the pairs of which one is clearly better. The folder of a build::
+student **after** SFT, and a filter keeps pairs in which one answer is clearly better. The folder of a build::
 
-    manifest.json        what decides the answers: questions, engines, sampling, chat format, seed
+        manifest.json        what determines the answers: questions, engines, sampling, chat format, seed
     student.jsonl        the student's answers, by question
-    teacher.jsonl        the teacher's, where it writes them
-    scores-HASH.jsonl    a reward's scores of both, together
+        teacher.jsonl        the teacher's answers, if it generates them
+        scores-HASH.jsonl    the scores of both by a reward
     pairs.jsonl          the result: {"prompt", "chosen", "rejected", ...} for `PreferenceDataModule`
-    report.json          how many questions gave pairs, and why the others did not
+        report.json          how many questions gave pairs, and why others did not
 
-Answers are asked for in calls of the same questions whenever it runs, and a call is on the disk before the next: a build
-that was killed goes on, and its pairs are those of a straight run. What failed (a server, a deadline, a verifier) is asked
-again by the next run. Another margin needs no new answers; another reward none either, only new scores.
+Calls always contain the same questions, and a call is flushed to disk before the next one: a killed build resumes, with the
+same pairs as an uninterrupted run. Failures (a server, a deadline, a verifier) are retried by the next run. Another margin
+needs no new answers; another reward needs only new scores.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ FORMAT = "nbg_lightning pairs 1"
 
 
 def read_questions(sources: Mapping[str, QuestionSource]) -> tuple[list[Question], JsonRecord]:
-    """All questions, each once, and how many there are.
+    """All questions without duplicates, and their counts.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     found: dict[str, Question] = {}
     doubled = 0
@@ -62,34 +62,34 @@ def read_questions(sources: Mapping[str, QuestionSource]) -> tuple[list[Question
 
 
 def questions_title(report: JsonRecord) -> str:
-    """How many questions there were, for people."""
+    """The number of questions, for display."""
     doubled = report["doubled_questions"]
     return f"{report['questions']:,} questions" + (f", {doubled:,} doubled ones left out" if doubled else "")
 
 
 @dataclass(kw_only=True)
 class PairBuilder(Builder):
-    """`nbg build-pairs`: answers of student and teacher, scored together, and the clear pairs of them.
+    """Build preference pairs: sample answers of student and teacher, score them together, and select clear pairs.
 
     Args:
         out: folder of the build; see the module.
-        questions: name to source; the name goes into the pairs as ``source``.
-        reward: what scores answers: a verifier, a judge, a reward model. Positives and negatives of a question are one group.
+        questions: sources by name; the name is recorded in the pairs as ``source``.
+        reward: scores answers: a verifier, a judge, a reward model. Positives and negatives of a question form one group.
         student: the model that DPD will train, after its SFT: engine, tokenizer, chat format, deadline of a call.
-        teacher: the model that writes the positives; None where solutions are given.
+        teacher: the model that generates the positives; None if solutions are given.
         solutions: field of `Question.data` with given solutions (a text, a message, or a list of these) instead of a
-            teacher; ``answer`` takes the gold answer itself.
-        negatives, positives: answers drawn to a question.
-        max_new_tokens: of an answer; what is cut off there is in no pair.
-        temperature, top_p: of the student's answers.
-        teacher_temperature, teacher_top_p: of the teacher's.
+            teacher; ``answer`` uses the gold answer itself.
+        negatives, positives: number of answers sampled per question.
+        max_new_tokens: maximum tokens of an answer; truncated answers are in no pair.
+        temperature, top_p: sampling of the student's answers.
+        teacher_temperature, teacher_top_p: sampling of the teacher's answers.
         margin, min_chosen_score, pairs_per_question: see `PairRule`.
-        questions_per_call: asked together; a call is what a kill may cost.
-        seed: of the sampling.
-        progress: show it on stderr.
+        questions_per_call: questions per call; a kill loses at most one call.
+        seed: seed of the sampling.
+        progress: show progress on stderr.
 
     Raises:
-        ValueError: settings that cannot work, before anything is asked.
+        ValueError: invalid settings, before any generation.
     """
 
     name: ClassVar[str] = "build-pairs"
@@ -195,12 +195,12 @@ class PairBuilder(Builder):
             "teacher": None if self._teacher is None else self._teacher.identity(),
             "solutions": self.solutions,
         }
-        return json.loads(json.dumps(manifest))  # as it is read again
+        return json.loads(json.dumps(manifest))  # as it will be read back
 
     def _answers(
         self, question: Question, student: KeyedLines, teacher: KeyedLines | None
     ) -> tuple[list[Answer], list[Answer]]:
-        """Read the answers that may be chosen and those that may be rejected, failed and unfinished ones too."""
+        """The answers that may be chosen and those that may be rejected, including failed and unfinished ones."""
         rejected = self._student.read(student[question.key])
         if self._teacher is not None and teacher is not None:
             return self._teacher.read(teacher[question.key]), rejected

@@ -1,4 +1,4 @@
-"""The choice of pairs among the answers to a question."""
+"""Choice of pairs among the answers to a question."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PairRule:
-    """Rule by which answers to a question become pairs.
+    """The rule by which answers to a question become pairs.
 
     Attributes:
-        margin: the chosen answer's score is above the rejected one's by this, at least.
-        min_chosen_score: the chosen answer's score, at least.
-        pairs_per_question: at most; the most clearly separated ones, and every answer once.
+        margin: minimum difference between the scores of the chosen and the rejected answer.
+        min_chosen_score: minimum score of the chosen answer.
+        pairs_per_question: maximum number of pairs; those with the largest margins, using every answer once.
     """
 
     margin: float = 0.5
@@ -34,16 +34,16 @@ class PairRule:
 def choose_pairs(
     chosen: Sequence[tuple[str, float]], rejected: Sequence[tuple[str, float]], rule: PairRule, seed: str = ""
 ) -> list[tuple[int, int]]:
-    """Choose the pairs of one question, most clearly separated first; every answer is in one of them at most.
+    """Choose the pairs of one question, largest margin first; every answer is in at most one of them.
 
     Args:
         chosen: text and score of the answers that may be chosen.
-        rejected: of those that may be rejected.
-        rule: what a pair must be.
-        seed: decides among pairs of equal margin.
+        rejected: text and score of the answers that may be rejected.
+        rule: the rule.
+        seed: breaks ties between pairs with equal margins.
 
     Returns:
-        Places in the two lists.
+        Indices in the two lists.
 
     Example:
         >>> choose_pairs([("4", 1.0), ("four", 1.0)], [("5", 0.0), ("4", 1.0)], PairRule(pairs_per_question=2))

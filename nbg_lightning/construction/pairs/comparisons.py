@@ -1,13 +1,13 @@
-"""Comparisons: conversations that train a pairwise judge to say in a word which of two answers is better.
+"""Comparisons: conversations that train a pairwise judge to name the better of two answers.
 
 The folder of a build::
 
-    manifest.json         what decides the comparisons: sources, criteria, ties
+        manifest.json         what determines the comparisons: sources, criteria, ties
     conversations.jsonl   the result: {"messages", "source", "verdict"} for `ChatDataModule`
-    report.json           how many pairs gave comparisons, and why the others did not
+        report.json           how many pairs gave comparisons, and why others did not
 
-Every pair is there in both orders, so that the place of an answer says nothing: the judge learns A as often as B. The prompt is
-that of `PairwisePreferenceReward`, which asks the trained judge.
+Every pair is included in both orders, so that the position of an answer carries no information. The prompt is that of
+`PairwisePreferenceReward`, which uses the trained judge.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ FORMAT = "nbg_lightning comparisons 1"
 
 @dataclass(kw_only=True)
 class ComparisonBuilder(Builder):
-    """`nbg build-comparisons`: pairs to conversations that train a pairwise judge, in both orders, with ties.
+    """Build conversations that train a pairwise judge from pairs, in both orders, with ties.
 
     Args:
         out: folder of the build; see the module.
-        pairs: name to source of pairs; the name goes into the conversations as ``source``.
-        criteria: what the judge is told to prefer; it must be the ``criteria`` of `PairwisePreferenceReward`.
-        tie_margin: a pair whose scores differ by no more is a tie; None has none. Pairs without scores are never ties.
-        longest: characters of a prompt, at most; longer ones are dropped.
+        pairs: sources of pairs by name; the name is recorded in the conversations as ``source``.
+        criteria: what the judge is told to prefer; must equal the ``criteria`` of `PairwisePreferenceReward`.
+        tie_margin: maximum score difference of a tie; None for no ties. Pairs without scores are never ties.
+        longest: maximum characters of a prompt; longer ones are dropped.
 
     Raises:
-        ValueError: settings that cannot work, before anything is read.
+        ValueError: invalid settings, before anything is read.
     """
 
     name: ClassVar[str] = "build-comparisons"
@@ -99,7 +99,7 @@ class ComparisonBuilder(Builder):
                         yield comparison
 
     def _both_orders(self, pair: PreferencePair, source: str, dropped: OutcomeCounts) -> list[JsonRecord]:
-        """The pair as two conversations; none where it is not one answer against one."""
+        """The pair as two conversations; none if it is not a single answer against another."""
         prompt = pair.chosen.messages[: pair.num_prompt]
         answers = [side.messages[pair.num_prompt :] for side in (pair.chosen, pair.rejected)]
         if any(len(turns) != 1 or turns[0].tool_calls for turns in answers):

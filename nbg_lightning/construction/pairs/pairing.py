@@ -1,4 +1,4 @@
-"""From scored answers to pairs, with the outcome of every question."""
+"""Creation of pairs from scored answers, with the outcome of every question."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from nbg_lightning.rewards.protocol import Reward, RewardResult
 
 
 class PairMaker:
-    """Makes pairs of scored answers, and counts the outcome of every question and answer.
+    """Creates pairs from scored answers, and counts the outcome of every question and answer.
 
     Args:
         sides: reads the answers of a question: those that may be chosen, and those that may be rejected.
-        formats: of the chosen and of the rejected answers.
-        reward: that scored them.
-        rule: what a pair must be.
-        seed: decides among pairs of equal margin.
-        provenance: of all pairs.
+        formats: formats of the chosen and of the rejected answers.
+        reward: the reward that scored them.
+        rule: the rule for pairs.
+        seed: breaks ties between pairs with equal margins.
+        provenance: provenance of all pairs.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class PairMaker:
         self.by_source: Counter[str] = Counter()
 
     def rows(self, question: Question, scores: KeyedLines) -> Iterator[JsonRecord]:
-        """Make the pairs of one question."""
+        """The pairs of one question."""
         chosen, rejected = self.sides(question)
         for side, answers in (("chosen", chosen), ("rejected", rejected)):
             self.answers[side].update(map(answer_state, answers))
@@ -122,8 +122,8 @@ class PairMaker:
         }
 
     def _compare_tokens(self, question: Question, message: dict[str, Any], answer: Answer, form: ChatFormat) -> None:
-        """Count whether training will see the tokens that were sampled: text written in another way is another sequence."""
-        turns: list[Any] = [*question.messages, message]  # Conversation parses them
+        """Count whether training will see the sampled tokens: the same text in other tokens is a different sequence."""
+        turns: list[Any] = [*question.messages, message]  # parsed by Conversation
         conversation = Conversation(turns)
         if form.renderer is None:
             return
@@ -134,7 +134,7 @@ class PairMaker:
             self.num_same_tokens += tuple(rendered.ids[: len(whole)]) == whole
 
     def report(self) -> dict[str, Any]:
-        """The counts for ``report.json``; kept and dropped questions are all of them."""
+        """The counts for ``report.json``; kept and dropped questions add up to all."""
 
         def mean(values: list[float]) -> float | None:
             return math.fsum(values) / len(values) if values else None
@@ -154,13 +154,13 @@ def _scored(answers: Sequence[Answer], results: Sequence[RewardResult]) -> list[
 
 
 def answer_message(answer: Answer) -> dict[str, Any]:
-    """A finished answer as the turn of a conversation."""
+    """A finished answer as a conversation turn."""
     message = {"role": "assistant", "content": answer.final}
     return message if answer.reasoning is None else {**message, "reasoning_content": answer.reasoning}
 
 
 def named(question: Question) -> str:
-    """A question by its source, key, beginning and end (where questions of one template differ), for reports."""
+    """A question by source, key, beginning and end (where questions from one template differ), for reports."""
     text = " ".join(str(question.messages[-1]["content"]).split())
     shown = text if len(text) <= 72 else f"{text[:36]} ... {text[-31:]}"
     return f"{question.source} {question.key[:12]} {shown!r}"

@@ -1,15 +1,15 @@
-"""Rejection sampling: a model answers questions, and its best right answers become conversations for SFT.
+"""Rejection sampling: a model answers questions, and its best correct answers become conversations for SFT.
 
 The folder of a build::
 
-    manifest.json         what decides the answers: questions, engine, sampling, chat format, seed
+        manifest.json         what determines the answers: questions, engine, sampling, chat format, seed
     model.jsonl           the model's answers, by question
-    scores-HASH.jsonl     a reward's scores of them
+        scores-HASH.jsonl     their scores by a reward
     conversations.jsonl   the result: {"messages", "source", ...} for `ChatDataModule`
-    report.json           how many questions gave conversations, and why the others did not
+        report.json           how many questions gave conversations, and why others did not
 
-Answers are asked for and kept as those of pairs are (`construction.pairs.builder`): a build that was killed goes on, and another
-rule or another reward needs no new answers.
+Answers are generated and stored as for pairs (`construction.pairs.builder`): a killed build resumes, and another rule or
+reward needs no new answers.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ AnswerPreference = Literal["shortest", "longest", "random"]
 
 @dataclass(kw_only=True)
 class RejectionSampler(Builder):
-    """Base of builders that keep the best of what a model says to each question.
+    """Base class of builders that keep a model's best answers to each question.
 
     Args:
         out: folder of the build; see the module.
-        questions: name to source; the name goes into the conversations as ``source``.
+        questions: sources by name; the name is recorded in the conversations as ``source``.
         model: the model that answers: engine, tokenizer, chat format, deadline of a call.
-        samples: answers drawn to a question.
-        keep: answers of a question that become conversations, at most; different texts.
-        min_score: an answer below is not right.
-        prefer: among answers of one score: the ``shortest``, the ``longest``, or any by the seed.
-        max_new_tokens: of an answer; what is cut off there is not kept.
-        temperature, top_p: of the answers.
-        questions_per_call: asked together; a call is what a kill may cost.
-        seed: of the sampling.
-        progress: show it on stderr.
+        samples: number of answers sampled per question.
+        keep: maximum number of answers per question that become conversations; without duplicate texts.
+        min_score: minimum score of a correct answer.
+        prefer: among answers with equal scores: the ``shortest``, the ``longest``, or any, by the seed.
+        max_new_tokens: maximum tokens of an answer; truncated answers are not kept.
+        temperature, top_p: sampling of the answers.
+        questions_per_call: questions per call; a kill loses at most one call.
+        seed: seed of the sampling.
+        progress: show progress on stderr.
 
     Raises:
-        ValueError: settings that cannot work, before anything is asked.
+        ValueError: invalid settings, before any generation.
     """
 
     record_format: ClassVar[str]  # of the manifest
@@ -100,30 +100,30 @@ class RejectionSampler(Builder):
 
     @abstractmethod
     def scorer(self) -> Reward:
-        """What scores the answers."""
+        """The reward that scores the answers."""
 
     @abstractmethod
     def scorer_identity(self) -> JsonRecord:
-        """Describe what scores the answers, as JSON."""
+        """Identity of the scorer, as JSON."""
 
     def answering_model(self, sampling: Sampling) -> AnsweringModel:
-        """What draws and keeps the answers."""
+        """The model that generates and stores the answers."""
         return AnsweringModel("model", self.model, self.model.open_chat().format, sampling)
 
     def state(self, answer: Answer) -> str:
-        """Name the state of an answer for the report."""
+        """State of an answer in the report."""
         return answer_state(answer)
 
     def candidates(self, answers: Sequence[Answer]) -> list[Answer]:
-        """The answers that may become conversations, each text once."""
+        """The answers that may become conversations, without duplicate texts."""
         return finished_answers(answers)
 
     def conversation(self, question: Question, answer: Answer) -> JsonRecord:
-        """An answer as a row of SFT: its messages, and what else the row has."""
+        """An answer as an SFT row: its messages, and further entries."""
         return {"messages": [*question.messages, answer_message(answer)]}
 
     def faults(self, answer: Answer) -> int:
-        """What speaks against an answer beside others of its score."""
+        """Number of faults, to break ties between answers with equal scores."""
         return 0
 
     # -- running -------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class RejectionSampler(Builder):
     def run(self) -> JsonRecord:
         self._dropped, self._states = OutcomeCounts(), Counter()
         questions, counts = read_questions(self.questions)
-        manifest = json.loads(json.dumps(self._manifest(questions)))  # as it is read again
+        manifest = json.loads(json.dumps(self._manifest(questions)))  # as it will be read back
         scorer, identity = self.scorer(), self.scorer_identity()
         with Store(self.out, manifest) as store:
             answers = store.lines("model")
@@ -180,7 +180,7 @@ class RejectionSampler(Builder):
     def _rows(
         self, question: Question, answers: list[Answer], scorer: Reward, scores: KeyedLines
     ) -> Iterator[JsonRecord]:
-        """The conversations of a question, best first; where there is none, why not is counted."""
+        """The conversations of a question, best first; if there are none, the reason is counted."""
         self._states.update(map(self.state, answers))
         candidates = self.candidates(answers)
         if (problem := scorer.check(question)) is not None:
@@ -212,7 +212,7 @@ class RejectionSampler(Builder):
             }
 
     def _best(self, right: list[tuple[Answer, float]], question: Question) -> list[tuple[Answer, float]]:
-        """Best score first; among equal ones those with the fewest faults, and then those that are preferred."""
+        """Sort by score, then by fewest faults, then by preference."""
         draw = random.Random(f"{self.seed} {question.key}")
         shuffled = draw.sample(right, len(right))
         sign = {"shortest": 1, "longest": -1, "random": 0}[self.prefer]

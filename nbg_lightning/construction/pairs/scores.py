@@ -1,4 +1,4 @@
-"""Scores of the answers of a build: all of a question as one group, kept by reward."""
+"""Scores of a build's answers: each question's answers form one group, stored by reward."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def complete_scores(
     """Complete the file of scores.
 
     Args:
-        questions: all of them, in order.
-        candidates_of: reads the answers of a question that are scored.
-        reward: which is opened only if there is something to score.
-        scores: by the key of their question; errors are scored again.
-        per_call: questions of a call.
-        progress: show it.
+        questions: all questions, in order.
+        candidates_of: reads the answers of a question to be scored.
+        reward: opened only if there is something to score.
+        scores: scores by question key; errors are scored again.
+        per_call: questions per call.
+        progress: show progress.
     """
 
     def unscored(part: Sequence[Question]) -> Iterator[tuple[Question, list[Answer], str]]:

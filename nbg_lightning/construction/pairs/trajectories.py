@@ -1,4 +1,4 @@
-"""`nbg build-trajectories`: the best episodes of a model in an environment, as conversations whose bad turns are not trained."""
+"""`nbg build-trajectories`: a model's best episodes in an environment, as conversations whose bad turns have no loss."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ FAULTS = ("unreadable_calls", "unknown_tools", "invalid_arguments", "raised")
 
 @dataclass(kw_only=True)
 class TrajectoryBuilder(RejectionSampler):
-    """`nbg build-trajectories`: the best episodes of each question, as conversations with tools (rejection sampling).
+    """Build conversations with tools from the best episodes of each question (rejection sampling).
 
-    Episodes are played and scored as `GRPOModule` plays and scores them. A turn that went wrong on the way stays in the
-    conversation, since what follows answers it, and has ``train: false``: nothing is learned from it.
+    Episodes are played and scored as in `GRPOModule`. A turn that went wrong stays in the conversation, since later turns
+    react to it, but has ``train: false``, so that it is not learned.
 
     Args:
-        environment: what the model acts in.
-        reward: scores episodes to which the environment gives no score.
-        bad_turns: counts that make a turn a bad one: those of the environment and the driver, by their names.
-        min_turn_score: a turn to which the environment gave less is a bad one; by default its score does not matter.
-        max_bad_turns: an episode with more is not kept; by default any number may be.
+        environment: the environment.
+        reward: scores episodes that the environment does not score.
+        bad_turns: counters that mark a turn as bad: those of the environment and the driver, by name.
+        min_turn_score: turns that the environment scored below this are bad; by default scores are not considered.
+        max_bad_turns: maximum number of bad turns in an episode; by default unlimited.
     """
 
     name: ClassVar[str] = "build-trajectories"
@@ -77,7 +77,7 @@ class TrajectoryBuilder(RejectionSampler):
         return sum(self._bad(_episode(answer)))
 
     def _may_be_kept(self, answer: Answer) -> bool:
-        """Whether an episode can be a conversation that trains something, with no more bad turns than may be."""
+        """Whether an episode can be a conversation with trained turns and not too many bad ones."""
         if self.max_bad_turns is not None and self.faults(answer) > self.max_bad_turns:
             return False
         if self.faults(answer) == _episode(answer).num_turns:
@@ -99,11 +99,11 @@ class TrajectoryBuilder(RejectionSampler):
 
 
 def with_masks(messages: Sequence[Mapping[str, Any]], bad: Sequence[bool]) -> list[dict[str, Any]]:
-    """The messages of an episode; the model's turns that are bad have ``train: false``.
+    """The messages of an episode, where bad turns of the model have ``train: false``.
 
     Args:
-        messages: of an episode: those of its opening, and then turns of the model with replies.
-        bad: for each turn of the model. Turns of an assistant in the opening are the first ones, and are not trained either.
+        messages: messages of an episode: those of its opening, then turns of the model with replies.
+        bad: for each turn of the model. Assistant turns in the opening come first, and are not trained either.
 
     Example:
         >>> turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": "!"}]

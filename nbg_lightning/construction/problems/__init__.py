@@ -1,1 +1,1 @@
-"""Coding problems with tests that are made from programs."""
+"""Coding problems with tests, created from programs."""

@@ -1,8 +1,8 @@
-"""Coding problems made backwards: the solution and its tests first, then the text.
+"""Coding problems constructed backwards: first the solution and its tests, then the text.
 
-Nanbeige4-3B report, coding stage of reinforcement learning: synthetic problems with public and private test functions. What the
-tests are worth is measured before there is a problem: the solution passes, and the share of its mutants that fail is the
-mutation score.
+Nanbeige4-3B report, coding stage of reinforcement learning: synthetic problems with public and private test functions. The
+quality of the tests is measured before the problem is accepted: the solution must pass, and the share of its mutants that fail
+is the mutation score.
 """
 
 from __future__ import annotations
@@ -44,46 +44,46 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import QuestionCounts
 from nbg_lightning.engines.protocol import Sampling
 
-_SEEN_LINE = 24  # characters from which a line of the solution in the text gives it away
+_SEEN_LINE = 24  # minimum characters of a solution line that, quoted in the text, gives the solution away
 
 
 @dataclass(kw_only=True)
 class ProblemBuilder(WorkflowBuilder):
-    """`nbg build-problems`: programs in, coding problems with public and private tests out.
+    """Build coding problems with public and private tests from programs.
 
-    ``problems.jsonl``: a `Question` a line for the coding stage, as `CodeReward` scores it: with ``entry_point``,
-    ``public_tests`` (those in the text), ``private_tests`` and ``mutation_score`` in its ``data``. ``solutions.jsonl``: by the
-    same key the solution, the mutants that survive its tests, and where it is from.
+    ``problems.jsonl``: one `Question` per line for the coding stage and `CodeReward`, with ``entry_point``, ``public_tests``
+    (those in the text), ``private_tests`` and ``mutation_score`` in its ``data``. ``solutions.jsonl``: by the same key the
+    solution, the mutants that survive its tests, and its origin.
 
-    For each program: calls are found in its own tests, its doctest and, with a ``tester``, in what that writes; they are
-    varied, run in the sandbox, and those stay whose value is plain, the same in two runs, and not decided by rounding. A call
-    at which the program raises an error by a ``raise`` of its own stays too. Of these, tests are chosen one by one, each for
-    the most mutants that no earlier one kills. Then the judge of the coding reward itself says whether the solution
+    For each program, calls are collected from its own tests, its doctest and, with a ``tester``, from what that model
+    writes; they are varied and run in the sandbox, and kept if their value is plain, the same in two runs, and not affected by
+    rounding. A call for which a ``raise`` of the program raises an error is kept too. From these, tests are chosen one by one,
+    each killing the most mutants that no earlier one kills. Finally the coding reward's own judge checks that the solution
     passes and which mutants fail.
 
     Args:
-        code: given programs, by name.
-        topics: subjects that ``coder`` writes programs on.
+        code: existing programs, by name of the source.
+        topics: topics for ``coder`` to write programs on.
         coder: model that writes programs.
         programs_per_topic: programs of each topic.
         tester: model that writes further calls.
-        describer: model that writes the problem's text; without one, it is the program's own description, and programs
+        describer: model that writes the problem's text; without one, the program's own description is used, and programs
             without one are dropped as ``no_text``.
-        coding, testing, describing: how each is sampled.
-        tries: answers drawn for a step until one is usable.
-        calls: calls that are tried of each program, in each generation.
-        generations: times that calls which kill mutants are varied, to kill those that survive.
-        minimum_tests: programs with fewer are dropped as ``few_tests``.
-        maximum_tests: tests of a problem, at most.
-        public_tests: of these, how many the text shows; tests that came with the program come first.
-        mutants: of each program, at most.
+        coding, testing, describing: sampling settings of each.
+        tries: maximum number of answers sampled for a step until one is usable.
+        calls: number of calls tried per program and generation.
+        generations: number of times that calls which kill mutants are varied, to kill surviving ones.
+        minimum_tests: programs with fewer tests are dropped as ``few_tests``.
+        maximum_tests: maximum number of tests per problem.
+        public_tests: number of tests shown in the text; tests that came with the program are shown first.
+        mutants: maximum number of mutants per program.
         minimum_mutation_score: problems below are dropped as ``weak_tests``.
         timeout: seconds for all tests of a problem, and for all calls.
-        mutant_timeout: the same for mutants, which may loop for ever: that is a failure. The report counts them: on a busy
-            machine, raise it until there are no more of them.
-        memory: megabytes of a program.
-        workers: programs that run at once; by default as many as there are processors.
-        program_prompt, calls_prompt, text_prompt, task_prompt: what is asked; the last is the problem's frame.
+        mutant_timeout: the same for mutants, which may loop forever: a timeout counts as a failure. Timeouts are reported: on a
+            busy machine, raise it until there are none.
+        memory: memory limit of a program in megabytes.
+        workers: number of concurrent programs; by default the number of processors.
+        program_prompt, calls_prompt, text_prompt, task_prompt: prompt templates; the last is the frame of the problem.
     """
 
     name: ClassVar[str] = "build-problems"
@@ -138,7 +138,7 @@ class ProblemBuilder(WorkflowBuilder):
         check_template(self.text_prompt, "text_prompt", ("solution", "examples", "name"))
         check_template(self.task_prompt, "task_prompt", ("text", "signature", "tests"))
         self.code_counts = {name: QuestionCounts() for name in self.code}
-        self._tester: MutationTester | None = None  # while a build runs
+        self._tester: MutationTester | None = None  # set while a build runs
 
     def roles(self) -> dict[str, Sequence[str]]:
         return {"coder": named(self.coder), "tester": named(self.tester), "describer": named(self.describer)}
@@ -147,7 +147,7 @@ class ProblemBuilder(WorkflowBuilder):
         manifest = super().manifest()
         manifest["settings"].pop("workers")
         for source in manifest["settings"]["code"].values():
-            source.pop("files", None)  # what they hold counts
+            source.pop("files", None)  # their content counts
         manifest["programs"] = {name: identity_of(source) for name, source in self.code.items()}
         return manifest
 
@@ -194,7 +194,7 @@ class ProblemBuilder(WorkflowBuilder):
     # -- one problem -----------------------------------------------------------------------------------------------------
 
     def write(self, topic: str) -> Workflow:
-        """Have a program written on a topic, and make a problem of it."""
+        """Have a program written on a topic, and build a problem from it."""
         assert self.coder is not None
         trace: list[JsonRecord] = []
         prompt = fill_template(self.program_prompt, topic=topic, number=self.minimum_tests)
@@ -207,9 +207,9 @@ class ProblemBuilder(WorkflowBuilder):
         return (yield from self.make(program, "written", trace))
 
     def make(self, program: Program, source: str, trace: list[JsonRecord] | None = None) -> Workflow:
-        """Make a problem of a program."""
+        """Build a problem from a program."""
         tester = self._tester
-        assert tester is not None  # workflows run inside of `run`
+        assert tester is not None  # workflows run inside `run`
         trace = [] if trace is None else trace
         record: JsonRecord = {"origin": program.origin, "source": source, "name": program.name, "trace": trace}
         record["solution"] = program.source

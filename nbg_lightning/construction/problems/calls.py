@@ -1,4 +1,4 @@
-"""Calls of a function: found, varied, run in the sandbox, and made into tests."""
+"""Calls of a function: collected, varied, run in the sandbox, and turned into tests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_CALL = 300  # characters of a call in a test
 _EXCEPTIONS = {
     name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)
 }
-MAX_LINE = 500_000  # characters of what a call gives, as it is written by the program's process
+MAX_LINE = 500_000  # characters of a call's result, as written by the program's process
 MAX_VALUE = 500  # characters of an expected value
 _WORDS = (
     "",
@@ -94,7 +94,7 @@ os._exit(0)
 
 
 def read_call(text: str, name: str) -> str | None:
-    """A call of the function with literal arguments in its normal form; None if the text is none.
+    """A call of the function with literal arguments in normalized form; None if the text is not one.
 
     Example:
         >>> read_call("f( [1,2], key = 'a' )", "f"), read_call("f(x)", "f")
@@ -120,7 +120,7 @@ def _written(node: ast.AST, name: str) -> str | None:
 
 
 def calls_in(text: str, name: str) -> list[str]:
-    """All calls of a function with literal arguments in code, such as assertions, in order; none twice."""
+    """All calls of a function with literal arguments in code, such as assertions, in order and without duplicates."""
     found: dict[str, None] = {}
     for line in text.splitlines():
         tree = python_tree(line.strip())
@@ -131,17 +131,17 @@ def calls_in(text: str, name: str) -> list[str]:
 
 
 def varied_calls(source: str, name: str, known: Sequence[str], count: int, seed: int) -> list[str]:
-    """Calls that are like the known ones, or, where none is known, calls with values of all kinds.
+    """Variations of known calls, or calls with various values if none are known.
 
     Args:
         source: the program, for the number of arguments.
-        name: of the function.
-        known: calls in their normal form.
-        count: at most so many.
-        seed: they are a function of all arguments.
+        name: name of the function.
+        known: calls in normalized form.
+        count: maximum number of calls.
+        seed: the result is a function of all arguments.
 
     Returns:
-        None twice, and none of the known.
+        Calls without duplicates, and without the known ones.
     """
     chance = random.Random(f"{seed}\n{source}\n{len(known)}")
     found: dict[str, None] = {}
@@ -159,7 +159,7 @@ def varied_calls(source: str, name: str, known: Sequence[str], count: int, seed:
 
 
 def _constants(source: str) -> list[str]:
-    """Short texts in a program: what it looks for is what its input should have."""
+    """Short string constants of a program: what it looks for, its input should contain."""
     found = {
         each.value: None
         for each in ast.walk(syntax.parse(source))
@@ -185,7 +185,7 @@ def _variations(
         for index in range(len(arguments)):
             label, value = arguments[index]
             if chance.random() < 0.25 and index < len(other) and other[index][0] == label:
-                value = other[index][1]  # of another known call
+                value = other[index][1]  # taken from another known call
             if chance.random() < 0.7:
                 value = _varied(value, words, chance)
             arguments[index] = label, value
@@ -202,7 +202,7 @@ def _function(source: str, name: str) -> ast.FunctionDef:
 
 
 def _optional(source: str, name: str) -> list[str]:
-    """Names of the positional arguments, those without a default as empty texts; then of the keyword arguments."""
+    """Names of the positional arguments, with empty texts for those without a default; then of the keyword arguments."""
     arguments = _function(source, name).args
     positional = [*arguments.posonlyargs, *arguments.args]
     required = len(positional) - len(arguments.defaults)
@@ -212,7 +212,7 @@ def _optional(source: str, name: str) -> list[str]:
 
 
 def _varied(value: Any, words: Sequence[str], chance: random.Random) -> Any:
-    """A value of the same type that differs a little, or very much."""
+    """A value of the same type that differs slightly or strongly."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -253,7 +253,7 @@ def _varied_items(value: list[Any], words: Sequence[str], chance: random.Random)
 
 
 def _guesses(source: str, name: str, words: Sequence[str], chance: random.Random) -> Iterator[list[str]]:
-    """Calls with values of all kinds, as many as the function has arguments without a default (or a few more)."""
+    """Calls with various values, for as many arguments as the function requires (or a few more)."""
     function = _function(source, name)
     positional = [*function.args.posonlyargs, *function.args.args]
     required = len(positional) - len(function.args.defaults)
@@ -274,10 +274,10 @@ def _guesses(source: str, name: str, words: Sequence[str], chance: random.Random
 # -- running -------------------------------------------------------------------------------------------------------------
 
 CallOutcome = tuple[str, str, str]
-"""Outcome of a call: its kind, its value, and the repr of the positional arguments where the call changed them.
+"""Outcome of a call: its kind, its value, and the repr of the positional arguments if the call changed them.
 
-``value`` and its repr; ``raises`` and the builtin exception that a ``raise`` of the program gave, ``raised`` and any other;
-``opaque`` (no plain value), ``none`` (it did not come so far), ``stillborn`` (the program could not be loaded)."""
+``value`` and its repr; ``raises`` and the builtin exception raised by a ``raise`` of the program, ``raised`` and any other;
+``opaque`` (not a plain value), ``none`` (it was not reached), ``stillborn`` (the program could not be loaded)."""
 
 
 def run_calls(
@@ -286,10 +286,10 @@ def run_calls(
     """Run calls of each version of a program; each version has a sandbox of its own.
 
     Args:
-        sandbox: where they run.
-        versions: whole programs.
-        name: of the function.
-        calls: in their normal form.
+        sandbox: the sandbox.
+        versions: complete programs.
+        name: name of the function.
+        calls: calls in normalized form.
         timeout: seconds for all calls of a version, instead of the sandbox's.
 
     Raises:
@@ -318,7 +318,7 @@ def run_calls(
 
 
 def _read_outcome(line: str) -> tuple[int, CallOutcome]:
-    """The place of a call and its outcome from a line of output, which the program may have written: place -1 for nonsense."""
+    """Index and outcome of a call from a line of output, which the program may have forged: index -1 if malformed."""
     try:
         found = json_value(line) if len(line) <= MAX_LINE else None
     except ValueError:
@@ -344,10 +344,10 @@ def _is_literal(text: str) -> bool:
 
 
 def value_of(text: str) -> Any:
-    """The value of a literal that a program wrote.
+    """The value of a literal written by a program.
 
     Raises:
-        ValueError: it is none, or beyond the limits of `nbg_lightning.scoring.bounded`.
+        ValueError: it is not a literal, or beyond the limits of `nbg_lightning.scoring.bounded`.
     """
     node = python_expression(text)
     if node is None:
@@ -356,7 +356,7 @@ def value_of(text: str) -> Any:
 
 
 def as_test(call: str, outcome: CallOutcome) -> str:
-    """A test that a call gives what it gave; numbers with a fraction may differ by rounding.
+    """A test that a call has this outcome; numbers with a fraction may differ by rounding.
 
     Example:
         >>> as_test("f(2)", ("value", "4", "")), as_test("f(2)", ("value", "0.1", ""))
@@ -393,7 +393,7 @@ def as_test(call: str, outcome: CallOutcome) -> str:
 
 
 def is_fair(outcome: CallOutcome) -> bool:
-    """Tell whether another right program surely does the same: an error that is meant, or a short value that no rounding decides.
+    """Whether any other correct program must do the same: an intended error, or a short value not affected by rounding.
 
     Example:
         >>> is_fair(("value", "[0.5, 2]", "")), is_fair(("value", "[0.1234567890123]", "")), is_fair(("raised", "KeyError", ""))
@@ -420,7 +420,7 @@ def is_fair(outcome: CallOutcome) -> bool:
 
 
 def differs(outcome: CallOutcome, reference: CallOutcome) -> bool:
-    """Tell whether a version does something else than the program, of whose outcome a test is made."""
+    """Whether a version behaves differently from the program whose outcome a test is made of."""
     if reference[0] == "raises":
         return outcome[0] not in ("raises", "raised") or outcome[1] != reference[1]
     if outcome[0] != "value" or bool(outcome[2]) != bool(reference[2]):
@@ -428,5 +428,5 @@ def differs(outcome: CallOutcome, reference: CallOutcome) -> bool:
     pairs = zip(outcome[1:], reference[1:], strict=True)
     try:
         return any(one != two and value_of(one) != value_of(two) for one, two in pairs)
-    except ValueError:  # one of them is no plain value
+    except ValueError:  # one of them is not a plain value
         return True

@@ -1,4 +1,4 @@
-"""Functions that are there already, of which coding problems are made: of installed modules, and of JSON lines."""
+"""Existing functions as a basis for coding problems: from installed modules, and from JSON lines."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from nbg_lightning.scoring.bounded import python_tree
 
 @dataclass(frozen=True)
 class Program:
-    """A function with all it needs, and what is known of it.
+    """A function with everything it needs, and metadata.
 
     Attributes:
-        name: of the function that is tested.
-        source: a whole program that defines it.
-        description: what it does, where somebody has written that.
+        name: name of the function under test.
+        source: a complete program that defines it.
+        description: what it does, if documented.
         tests: assertions that came with it; may be empty.
-        origin: where it is from, for people.
+        origin: its origin, for display.
     """
 
     name: str
@@ -39,23 +39,23 @@ class Program:
 
     @property
     def key(self) -> str:
-        """Hex digest of name and source: the same function is one item."""
+        """Hex digest of name and source: equal functions are one item."""
         return hashlib.blake2b(
             f"{self.name}\n{self.source}".encode("utf-8", "surrogatepass"), digest_size=16
         ).hexdigest()
 
 
 class NotUsableError(ValueError):
-    """Code of which no program can be made; one line says why."""
+    """Code that cannot be turned into a program; the message gives the reason in one line."""
 
 
 @dataclass(kw_only=True)
 class CodeSource(ABC):
-    """Base of everything that gives programs."""
+    """Base class of sources of programs."""
 
     @abstractmethod
     def programs(self) -> Iterator[Program | tuple[str, str]]:
-        """Programs in a fixed order, or place and reason of code of which none can be made.
+        """Programs in a fixed order, or location and reason for unusable code.
 
         Raises:
             FileNotFoundError, ValueError: the source cannot be read.
@@ -64,16 +64,16 @@ class CodeSource(ABC):
 
 @dataclass
 class ModuleFunctions(CodeSource):
-    """Public functions of installed modules, each with those other definitions of its module that it needs.
+    """Public functions of installed modules, each with the other definitions of its module that it needs.
 
-    A function is a program of its own if everything it needs is in its module's own Python source or in what that imports
+    A function is usable as a program if everything it needs is in its module's own Python source or in the module's imports
     from the standard library.
 
     Args:
-        modules: names, such as ``textwrap`` or ``bisect``.
-        minimum_lines, maximum_lines: of the function without its docstring.
-        maximum_program_lines: of the function with all it needs.
-        exclude: names to leave out, such as ``textwrap.wrap``.
+        modules: module names, such as ``textwrap`` or ``bisect``.
+        minimum_lines, maximum_lines: size of the function without its docstring.
+        maximum_program_lines: size of the function with everything it needs.
+        exclude: names to exclude, such as ``textwrap.wrap``.
     """
 
     modules: list[str]
@@ -121,14 +121,14 @@ def _module_file(name: str) -> Path:
         spec = None
     if spec is None:
         raise ValueError(f"there is no module {name!r}; check its name, or install it")
-    origin = getattr(spec.loader_state, "filename", None) or spec.origin or ""  # the former of frozen modules
+    origin = getattr(spec.loader_state, "filename", None) or spec.origin or ""  # the former for frozen modules
     if not origin.endswith(".py"):
         raise ValueError(f"the module {name!r} is not written in Python; choose another one")
     return Path(origin)
 
 
 def without_docstrings(node: Any) -> Any:
-    """A copy of a tree without docstrings: a solution that has its own description gives the problem away."""
+    """A copy of a tree without docstrings: a solution with its own description would give the problem away."""
     import copy
 
     node = copy.deepcopy(node)
@@ -142,7 +142,7 @@ def without_docstrings(node: Any) -> Any:
 
 
 def _needed(tree: ast.Module, function: ast.FunctionDef) -> list[ast.stmt]:
-    """The function's own definition after all statements of its module that it needs, in their order."""
+    """The function's definition, preceded by all statements of its module that it needs, in order."""
     defined: dict[str, list[int]] = {}
     for index, node in enumerate(tree.body):
         for name in _binds(node):
@@ -161,7 +161,7 @@ def _needed(tree: ast.Module, function: ast.FunctionDef) -> list[ast.stmt]:
         for name in _names(node):
             if name in defined and not (
                 name in own and isinstance(node, ast.FunctionDef)
-            ):  # else it is a local variable
+            ):  # otherwise it is a local variable
                 waiting += defined[name]
             elif not hasattr(builtins, name) and name not in own:
                 raise NotUsableError(f"needs {name!r}, which is not in its module")
@@ -169,7 +169,7 @@ def _needed(tree: ast.Module, function: ast.FunctionDef) -> list[ast.stmt]:
 
 
 def _binds(node: ast.stmt) -> set[str]:
-    """Names that a statement of a module defines."""
+    """Names defined by a module-level statement."""
     if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.AsyncFunctionDef)):
         return {node.name}
     if isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -183,12 +183,12 @@ def _binds(node: ast.stmt) -> set[str]:
 
 
 def _names(node: ast.stmt) -> set[str]:
-    """Names that a statement reads."""
+    """Names read by a statement."""
     return {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Load)}
 
 
 def _own_names(node: ast.stmt) -> set[str]:
-    """Names that are bound somewhere inside a statement."""
+    """Names bound somewhere inside a statement."""
     found = {each.id for each in ast.walk(node) if isinstance(each, ast.Name) and not isinstance(each.ctx, ast.Load)}
     for each in ast.walk(node):
         if isinstance(each, ast.arg):
@@ -203,7 +203,7 @@ def _own_names(node: ast.stmt) -> set[str]:
 
 
 def _examples(docstring: str, name: str) -> list[str]:
-    """Calls of a function in the doctest of its docstring, as assertions without an expected value."""
+    """Calls of a function in its docstring's doctest, as assertions without an expected value."""
     try:
         examples = doctest.DocTestParser().get_examples(docstring)
     except ValueError:
@@ -212,7 +212,7 @@ def _examples(docstring: str, name: str) -> list[str]:
 
 
 def _without_examples(docstring: str) -> str:
-    """The prose of a docstring: its examples would be tests that everybody sees."""
+    """The prose of a docstring without its examples, which would be publicly visible tests."""
     try:
         parts = doctest.DocTestParser().parse(docstring)
     except ValueError:
@@ -223,13 +223,13 @@ def _without_examples(docstring: str) -> str:
 
 @dataclass
 class CodeJsonLines(CodeSource):
-    """A function a line, as MBPP and HumanEval have them.
+    """JSON-lines files with one function per line, as in MBPP and HumanEval.
 
     Args:
-        path: a .jsonl or .jsonl.gz file, a pattern, or a folder.
+        path: a .jsonl or .jsonl.gz file, a glob pattern, or a folder.
         code_field: field of the program.
-        prompt_field: field of a text that the program goes on from, such as HumanEval's ``prompt``; the program is both.
-        name_field: field of the name of the function; where the row has none, the function that its tests call, or the
+        prompt_field: field of a text that the program continues, such as HumanEval's ``prompt``; the program is both together.
+        name_field: field of the function's name; if the row has none, it is the function that its tests call, or the
             last one.
         text_field: field of the description.
         tests_field: field of the tests: a list of assertions.
@@ -270,7 +270,7 @@ def function_under_test(source: str, tests: list[str]) -> str:
     """The function of a program that its tests call; without tests, its last public one.
 
     Raises:
-        NotUsableError: the program is no Python, or has no such function.
+        NotUsableError: the program is not Python, or has no such function.
 
     Example:
         >>> function_under_test("def a(): pass\\ndef b(): pass", ["assert a() is None"])
@@ -288,7 +288,7 @@ def function_under_test(source: str, tests: list[str]) -> str:
 
 
 def identity_of(source: CodeSource) -> str:
-    """Hex digest of all programs of a source, for what decides an output."""
+    """Hex digest of all programs of a source, as part of a build's identity."""
     digest = hashlib.blake2b(digest_size=16)
     for program in source.programs():
         entry = program if isinstance(program, tuple) else [program.key, program.description, program.tests]

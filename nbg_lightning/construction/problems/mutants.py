@@ -1,7 +1,7 @@
-"""Small wrong versions of a program: tests are worth as much as the mutants that they kill.
+"""Mutants, small wrong versions of a program: tests are as good as the mutants they kill.
 
-Mutation score: of the mutants, the share on which at least one test fails. Some mutants compute what the program computes (they
-are equivalent) and no test can fail on them, so that good tests score below 1 too; which ones are is not decidable.
+Mutation score: share of the mutants on which at least one test fails. Some mutants are equivalent to the program, so that no
+test can kill them and good tests score below 1 too; which ones they are is undecidable.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class Mutant:
     """One wrong version.
 
     Attributes:
-        kind: of change: ``comparison``, ``arithmetic``, ``logic``, ``condition``, ``constant``, ``return``, ``statement`` or
-            ``loop``.
-        line: of the program.
-        change: what was there and what is there now, in a line.
-        source: the whole version.
+        kind: kind of the change: ``comparison``, ``arithmetic``, ``logic``, ``condition``, ``constant``, ``return``,
+            ``statement`` or ``loop``.
+        line: line in the program.
+        change: the code before and after, in a line.
+        source: the complete version.
     """
 
     kind: str
@@ -64,15 +64,15 @@ def make_mutants(source: str, limit: int | None = None, seed: int = 0) -> list[M
     """The versions of a program that differ from it in one place.
 
     Args:
-        source: Python; docstrings, annotations, decorators and what errors say are left alone.
-        limit: at most so many, drawn by the seed from all of them.
+        source: Python code; docstrings, annotations, decorators and error messages are not mutated.
+        limit: maximum number, sampled by the seed from all mutants.
         seed: see limit.
 
     Returns:
-        In the order of the program; none twice.
+        Mutants in the order of the program, without duplicates.
 
     Raises:
-        SyntaxError: the source is no Python.
+        SyntaxError: the source is not Python.
 
     Example:
         >>> [mutant.change for mutant in make_mutants("def f(x):\\n    return x + 1")]
@@ -98,7 +98,7 @@ def make_mutants(source: str, limit: int | None = None, seed: int = 0) -> list[M
 
 
 def _changes(tree: ast.AST) -> Iterator[tuple[str, ast.AST, ast.AST]]:
-    """Every change: its kind, the node that goes, and what stands in its place."""
+    """Every change: its kind, the replaced node, and the replacement."""
     for node in _code(tree):
         if isinstance(node, ast.Compare):
             for index, operator in enumerate(node.ops):
@@ -155,18 +155,18 @@ def _other_values(value: object) -> tuple[bool | int | float | str, ...]:
 
 
 def _code(node: ast.AST) -> Iterator[ast.AST]:
-    """Nodes in the order of the source, without docstrings, annotations and decorators."""
+    """Nodes in source order, without docstrings, annotations and decorators."""
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list", "type_params", "format_spec"):
             continue
         children = value if isinstance(value, list) else [value]
         for child in children:
             if not isinstance(child, ast.AST) or isinstance(child, ast.JoinedStr):
-                continue  # parts of f-strings have grammar of their own
+                continue  # parts of f-strings have their own grammar
             if isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant):
                 continue
             yield child
-            if not isinstance(child, ast.Raise):  # what an error says is nobody's test
+            if not isinstance(child, ast.Raise):  # tests do not check error messages
                 yield from _code(child)
 
 

@@ -1,6 +1,6 @@
-"""Tests of a program, chosen and measured by the mutants that they kill.
+"""Selection and evaluation of a program's tests by the mutants they kill.
 
-A mutant is killed by a test that it fails and the program passes; it survives the others.
+A test kills a mutant that fails it while the program passes; otherwise the mutant survives.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MutationTester:
-    """Finds and measures tests in an open sandbox.
+    """Selects and evaluates tests in an open sandbox.
 
     Attributes:
-        sandbox: where programs run.
-        num_calls: calls that are tried of each program, in each generation.
-        generations: times that calls which kill mutants are varied, to kill those that survive.
-        minimum_tests: tests that are chosen also where they kill no more mutants.
-        maximum_tests: tests of a program, at most.
-        public_tests: of these, how many are public.
+        sandbox: runs the programs.
+        num_calls: number of calls tried per program and generation.
+        generations: number of times that calls which kill mutants are varied, to kill surviving ones.
+        minimum_tests: number of tests chosen even if they kill no further mutants.
+        maximum_tests: maximum number of tests per program.
+        public_tests: number of public tests.
         timeout: seconds for all tests of the program.
-        mutant_timeout: the same for mutants, which may loop for ever.
-        seed: of the variations.
+        mutant_timeout: the same for mutants, which may loop forever.
+        seed: seed of the variations.
     """
 
     sandbox: Sandbox
@@ -54,7 +54,7 @@ class MutationTester:
     seed: int
 
     def usable_calls(self, program: Program, known: list[str]) -> dict[str, CallOutcome]:
-        """Find calls of which a test can be made, with their outcomes: those known, and variations of calls that work."""
+        """Calls that can be made into tests, with their outcomes: the known ones, and variations of working calls."""
         vary = partial(varied_calls, program.source, program.name)
         calls = known or vary([], self.num_calls, self.seed)
         [outcomes] = run_calls(self.sandbox, [program.source], program.name, calls)
@@ -64,22 +64,22 @@ class MutationTester:
         return self._usable(program, calls)
 
     def _usable(self, program: Program, calls: Sequence[str]) -> dict[str, CallOutcome]:
-        """Those calls that do the same in two runs, and of which a test can be made."""
+        """Calls with the same outcome in two runs that can be made into tests."""
         first, second = run_calls(self.sandbox, [program.source] * 2, program.name, calls)
         return {call: one for call, one, two in zip(calls, first, second, strict=True) if one == two and is_fair(one)}
 
     def choose(
         self, program: Program, usable: dict[str, CallOutcome], mutants: Sequence[Mutant]
     ) -> tuple[list[str], list[str]]:
-        """Choose tests one by one, each for the most mutants that no earlier one kills.
+        """Choose tests one by one, each killing the most mutants that no earlier one kills.
 
         Args:
-            program: with the tests that came with it, which come first.
-            usable: calls and their outcomes; it grows by variations that kill mutants.
-            mutants: of the program.
+            program: the program; tests that came with it are chosen first.
+            usable: calls with their outcomes; extended by variations that kill mutants.
+            mutants: mutants of the program.
 
         Returns:
-            All tests, and those of them that are public.
+            All tests, and the public ones among them.
         """
         given = [test for test in program.tests if test.startswith("assert ")][: self.maximum_tests]
         covered = {call for test in given for call in calls_in(test, program.name)}
@@ -105,9 +105,9 @@ class MutationTester:
     def _kills(
         self, program: Program, usable: dict[str, CallOutcome], mutants: Sequence[Mutant]
     ) -> dict[str, set[int]]:
-        """Numbers of the mutants that each call kills; ``usable`` grows by variations of calls that kill some.
+        """Indices of the mutants that each call kills; ``usable`` is extended by variations of calls that kill some.
 
-        Each generation runs only on the mutants that survive all calls so far.
+        Each generation runs only on the mutants that survived all calls so far.
         """
         kills: dict[str, set[int]] = {}
         alive = list(range(len(mutants)))
@@ -135,12 +135,12 @@ class MutationTester:
         return kills
 
     def passes(self, program: Program, tests: list[str]) -> SandboxResult:
-        """Have the judge of the coding reward run the tests on the program itself."""
+        """Run the tests on the program itself with the coding reward's judge."""
         [result] = self.sandbox.check_many([_check(program, program.source, tests, self.timeout)])
         return result
 
     def measure(self, program: Program, tests: list[str], public: list[str], mutants: Sequence[Mutant]) -> JsonRecord:
-        """Have the judge of the coding reward run the tests on every mutant."""
+        """Run the tests on every mutant with the coding reward's judge."""
 
         def judged(which: list[str]) -> list[str]:
             if not which:

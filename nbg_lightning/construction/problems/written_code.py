@@ -1,4 +1,4 @@
-"""Programs and calls in what a model writes."""
+"""Extraction of programs and calls from a model's text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nbg_lightning.scoring.fences import code_blocks
 
 
 def signature(source: str, name: str) -> str:
-    """Write the head of a function, without annotations.
+    """The signature of a function, without annotations.
 
     Example:
         >>> signature("def f(x: int, *, y=1): return x", "f")
@@ -29,24 +29,24 @@ def signature(source: str, name: str) -> str:
 
 
 def python_blocks(text: str) -> list[str]:
-    """The blocks of code in a text that are Python, or say nothing of their language."""
+    """The code blocks of a text that are marked as Python, or have no language."""
     return [block.code for block in code_blocks(text) if block.is_python or not block.language]
 
 
 def code_in(text: str) -> str:
-    """The code in a text's blocks; the text, if it has none."""
+    """The code in a text's blocks; the whole text if it has none."""
     return "\n".join(python_blocks(text)) or text
 
 
 def read_program(response: ModelResponse, topic: str) -> Program:
-    """Read a program and calls of it from a model's response.
+    """Read a program and its calls from a model's response.
 
     Args:
-        response: with the function in its first block of code and calls in the others.
-        topic: that the program was written on.
+        response: has the function in its first code block and calls in the others.
+        topic: the topic of the program.
 
     Raises:
-        UnusableError: ``unparsable``, or what `readable` finds.
+        UnusableError: ``unparsable``, or as raised by `readable`.
     """
     text = readable(response)
     blocks = python_blocks(text)

@@ -1,1 +1,1 @@
-"""Solutions with reasoning: drafts refined, chains of thought reconstructed, and data of the model that completes them."""
+"""Solutions with reasoning: refinement of drafts, CoT reconstruction, and training data for the chain-completion model."""

@@ -1,7 +1,7 @@
-"""Training data of a chain-completion model: prompt and solution, then a summary of the reasoning, then the reasoning.
+"""Training data for a chain-completion model: prompt and solution, then a summary of the reasoning, then the reasoning.
 
-Nanbeige4-3B report, SFT: the model that reconstructs chains of thought learns from aligned pairs. Conversations with thinking
-have prompt, reasoning and solution already; the missing summary is made of the reasoning by a model.
+Nanbeige4-3B report, SFT: the model that reconstructs chains of thought is trained on aligned pairs. Conversations with
+thinking already have prompt, reasoning and solution; a model writes the missing summary of the reasoning.
 """
 
 from __future__ import annotations
@@ -53,24 +53,24 @@ _SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?!\s|$)[^.!?\n]*)*[.!?]?")
 
 @dataclass(kw_only=True)
 class ChainCompletionBuilder(WorkflowBuilder):
-    """`nbg build-chains`: conversations with thinking in, training conversations of a chain-completion model out.
+    """Build training conversations for a chain-completion model from conversations with thinking.
 
-    ``chains.jsonl``: conversations of four turns, for `ChatDataModule`: prompt and solution with the question for a summary, the
-    summary, the question for the chain, the chain. The two questions are those of `nbg build-reasoning`. Each assistant turn
-    with reasoning that answers the last question of a conversation gives one.
+    ``chains.jsonl``: conversations of four turns, for `ChatDataModule`: prompt and solution with a request for a summary, the
+    summary, a request for the chain, the chain. The two requests are those of `nbg build-reasoning`. Each assistant turn with
+    reasoning that answers the last question of a conversation gives one.
 
     Args:
         conversations: sources of conversations with thinking.
         summarizer: model that writes summaries; without one, a summary is ``summary_sentences`` sentences of the reasoning
-            itself, spread evenly from its first to its last: enough to try the machinery, not to teach summing up.
-        summarizing: how summaries are sampled.
+            itself, evenly spaced from first to last: enough to test the pipeline, but not to teach summarization.
+        summarizing: sampling settings of summaries.
         summary_sentences: see summarizer.
-        tries: answers drawn until one is usable.
-        minimum_words: of a chain; shorter ones are dropped as ``too_short``.
-        maximum_ratio: a summary with more than this share of its chain's words is unusable (``too_long``); ``minimum_words`` are
-            always allowed.
-        summarize_prompt: what the summarizer is asked.
-        summary_prompt, chain_prompt: the two questions; the same as those of `nbg build-reasoning`.
+        tries: maximum number of answers sampled until one is usable.
+        minimum_words: minimum length of a chain; shorter ones are dropped as ``too_short``.
+        maximum_ratio: a summary with more than this share of its chain's words is unusable (``too_long``); ``minimum_words``
+            are always allowed.
+        summarize_prompt: prompt for the summarizer.
+        summary_prompt, chain_prompt: the two requests; the same as those of `nbg build-reasoning`.
     """
 
     name: ClassVar[str] = "build-chains"
@@ -175,7 +175,7 @@ def _read_summary(response: ModelResponse, limit: int) -> str:
 
 
 def spread_sentences(text: str, count: int) -> str:
-    """Some sentences of a text, in its order and evenly spread from the first to the last.
+    """Evenly spaced sentences of a text, from the first to the last, in order.
 
     Example:
         >>> spread_sentences("One. Two, 2.5.\\nThree. Four. Five.", 3)

@@ -1,4 +1,4 @@
-"""Checklists that are made for one instruction, and the scores that evaluators give by them."""
+"""Checklists for single instructions, and evaluators' scores by them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from nbg_lightning.construction.workflow import UnusableError
 
 DIMENSIONS = ("correctness", "completeness", "consistency", "executability", "safety")
-"""Dimensions by which solutions are judged (Nanbeige4-3B report, deliberative generation refinement)."""
-LOWEST, HIGHEST = 0, 9  # the scale of all scores that models give here: graded beats binary
+"""Dimensions for judging solutions (Nanbeige4-3B report, deliberative generation refinement)."""
+LOWEST, HIGHEST = 0, 9  # scale of all scores by models here: graded scores work better than binary ones
 MAX_CRITERION = 300  # characters
 
 _ITEM = re.compile(r"^\s*(?:[-*•–]|\(?\d{1,2}[.):])\s+(\S.*)$")
@@ -23,7 +23,7 @@ _SCORE = (  # "2: 7 - because", "2. 7/9", "**2**: **7**", "Criterion 2: Score: 7
 
 @dataclass(frozen=True)
 class Criterion:
-    """One line of a checklist.
+    """One item of a checklist.
 
     Attributes:
         dimension: one of `DIMENSIONS`.
@@ -41,7 +41,7 @@ GENERAL = (
     Criterion("executability", "Whatever is to be run or followed works as it is written."),
     Criterion("safety", "Nothing helps to do harm."),
 )
-"""One criterion of each dimension that fits any instruction: for instructions to which no checklist could be made."""
+"""One general criterion per dimension, for instructions without a checklist of their own."""
 
 
 def read_checklist(
@@ -51,12 +51,12 @@ def read_checklist(
 
     Args:
         text: such as ``- [correctness] The sum is 12.``
-        minimum: fewer are unusable.
-        maximum: further ones are left out.
-        example: criteria that count for nothing, in small letters (`example_criteria` of the prompt).
+        minimum: fewer criteria are unusable.
+        maximum: further criteria are dropped.
+        example: criteria to ignore, in lower case (`example_criteria` of the prompt).
 
     Raises:
-        UnusableError: ``unparsable``; ``copied`` where the example's criteria are among too few.
+        UnusableError: ``unparsable``; ``copied`` if there are too few apart from the example's.
 
     Example:
         >>> read_checklist("Sure!\\n- [Correctness] The sum is 12.\\n2. **safety**: No harm.", 1, 5)[1]
@@ -84,12 +84,12 @@ def _criteria(text: str) -> list[Criterion]:
 
 
 def example_criteria(prompt: str) -> frozenset[str]:
-    """The criteria of the example in a prompt, in small letters: weak models give them back for every instruction."""
+    """The criteria of the example in a prompt, in lower case: weak models repeat them for every instruction."""
     return frozenset(each.text.lower() for each in _criteria(prompt))
 
 
 def example_remarks(prompt: str) -> frozenset[str]:
-    """The remarks of the example in a prompt for evaluations, in small letters."""
+    """The remarks of the example in an evaluation prompt, in lower case."""
     lines = [re.match(_SCORE.format(number=r"\d+"), line, re.IGNORECASE) for line in prompt.splitlines()]
     return frozenset(_remark(match) for match in lines if match and _remark(match))
 
@@ -99,18 +99,18 @@ def _remark(match: re.Match[str]) -> str:
 
 
 def checklist_text(criteria: Sequence[Criterion]) -> str:
-    """A numbered list."""
+    """The criteria as a numbered list."""
     return "\n".join(f"{number}. [{each.dimension}] {each.text}" for number, each in enumerate(criteria, 1))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluator's judgement of one answer.
+    """One evaluator's judgement of an answer.
 
     Attributes:
-        scores: of each criterion, 0 to 9.
-        remarks: what is said of each criterion; may be empty.
-        critique: what is to be changed.
+        scores: score of each criterion, 0 to 9.
+        remarks: remark on each criterion; may be empty.
+        critique: what should be changed.
     """
 
     scores: tuple[float, ...]
@@ -124,16 +124,16 @@ class Evaluation:
 
 
 def read_evaluation(text: str, num_criteria: int, example: Container[str] = frozenset()) -> Evaluation:
-    """The scores and the critique in an evaluator's text; a criterion that is scored twice has its first score.
+    """The scores and critique in an evaluator's text; for a criterion scored twice, the first score counts.
 
     Args:
         text: lines such as ``2: 7 - the unit is missing``, and one that begins with ``Critique:``.
-        num_criteria: every one of them must have a score.
-        example: remarks that make it unusable, in small letters (`example_remarks` of the prompt).
+        num_criteria: number of criteria, each of which must have a score.
+        example: remarks that make it unusable, in lower case (`example_remarks` of the prompt).
 
     Raises:
-        UnusableError: ``unparsable`` where a score is missing, ``out_of_range`` where one is not 0 to 9 (or says that it
-            is of another scale), ``copied`` where a remark is the example's. None becomes a zero.
+        UnusableError: ``unparsable`` if a score is missing, ``out_of_range`` if one is not 0 to 9 (or on another
+            scale), ``copied`` if a remark is the example's. Nothing defaults to zero.
 
     Example:
         >>> read_evaluation("1: 9 - fine\\n2. 4/9 no unit\\nCritique: name the unit", 2).scores

@@ -1,4 +1,4 @@
-"""Conversations of chat sources as builders read them: bad ones are counted and named, and the others have a key."""
+"""Conversations from chat sources for builders: bad ones are counted and reported, valid ones have a key."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class ConversationRow:
     """One conversation.
 
     Attributes:
-        source: name of its source.
-        row: as it was read, with whatever it has beside its messages.
-        conversation: the same, parsed and checked.
+        source: name of the source.
+        row: the original row, with everything besides its messages.
+        conversation: the parsed conversation.
     """
 
     source: str
@@ -34,8 +34,8 @@ def read_conversations(
     """All conversations of all sources, in order.
 
     Args:
-        sources: by name.
-        counts: of each source; rows that are no conversation are counted there.
+        sources: sources by name.
+        counts: counts by source; invalid rows are counted there.
 
     Raises:
         FileNotFoundError, ValueError: a source cannot be read.

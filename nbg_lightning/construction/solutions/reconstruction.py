@@ -1,11 +1,11 @@
-"""CoT reconstruction: the reasoning that leads to a solution which somebody else has rewritten.
+"""CoT reconstruction: the reasoning that leads to a rewritten solution.
 
-Nanbeige4-3B report, SFT: rewriting breaks the link between the old reasoning and the new answer. So a chain-completion model is
-given prompt and refined solution, writes a short summary of the reasoning, and expands it into a chain of thought (CoT) that
-leads to that solution. The SFT target is the reconstructed CoT with the refined solution.
+Nanbeige4-3B report, SFT: rewriting breaks the link between the old reasoning and the new answer. A chain-completion model
+therefore receives prompt and refined solution, writes a short summary of the reasoning, and expands it into a chain of thought
+(CoT) that leads to that solution. The SFT target is the reconstructed CoT with the refined solution.
 
-The same two questions, `SUMMARY` and `CHAIN`, are what `nbg build-chains` makes training conversations of: a model that was
-trained on them (``configs/sft/chain_completion.yaml``) is asked here exactly as it was trained.
+The same two requests, `SUMMARY` and `CHAIN`, are used by `nbg build-chains` for training conversations: a model trained on
+them (``configs/sft/chain_completion.yaml``) gets exactly the requests it was trained on.
 """
 
 from __future__ import annotations
@@ -89,31 +89,31 @@ _GIVES_AWAY = re.compile(
 
 @dataclass(kw_only=True)
 class ReconstructionBuilder(WorkflowBuilder):
-    """`nbg build-reasoning`: conversations with refined solutions in, SFT conversations with thinking out.
+    """Build SFT conversations with thinking from conversations with refined solutions.
 
-    ``reasoning.jsonl``: the conversations, the last turn with its reconstructed ``reasoning_content``, as `ChatDataModule` trains
-    on them. ``traces.jsonl``: every summary, every chain and every verdict, also of what was dropped.
+    ``reasoning.jsonl``: the conversations, with the reconstructed ``reasoning_content`` in the last turn, for `ChatDataModule`.
+    ``traces.jsonl``: every summary, chain and verdict, including those of dropped items.
 
-    A chain must agree with the solution:
+    A chain must agree with the solution, as checked
 
-    * by ``reward``, where it can score the question. The solution must be right by the gold answer (else it is dropped as
-      ``solution_wrong``), and so must be the end of the chain. Where there is no gold answer, or ``check_solution`` is off,
-      the answer that the solution announces stands in its place;
-    * else by ``judge``, a model that is asked whether both come to the same answer;
-    * else it is dropped as ``not_checkable``.
+    * by ``reward``, if it can score the question. The solution must be correct by the gold answer (otherwise it is dropped as
+      ``solution_wrong``), and so must the end of the chain. Without a gold answer, or with ``check_solution`` off, the
+      answer announced by the solution replaces it;
+    * otherwise by ``judge``, a model that is asked whether both come to the same answer;
+    * otherwise the item is dropped as ``not_checkable``.
 
     Args:
-        conversations: sources whose conversations end with a solution, such as ``refined.jsonl``; reasoning that the last turn
-            has is not used.
-        completer: model that writes summary and chain: a trained chain-completion model, or any that follows instructions.
+        conversations: sources whose conversations end with a solution, such as ``refined.jsonl``; existing reasoning of the
+            last turn is ignored.
+        completer: model that writes summary and chain: a trained chain-completion model, or any instruction-following one.
         judge: model that compares answers.
-        reward: what scores answers, such as `MathReward`.
-        check_solution: drop solutions that the reward finds wrong.
-        summarizing, completing, judging: how each is sampled.
-        tries: answers drawn for a step until one is usable.
-        chains: chains drawn until one agrees; then the conversation is dropped as ``inconsistent``.
-        minimum_words: of a chain; shorter ones are unusable (``too_short``).
-        summary_prompt, chain_prompt, agreement_prompt: what is asked.
+        reward: scores answers, such as `MathReward`.
+        check_solution: drop solutions that are wrong according to the reward.
+        summarizing, completing, judging: sampling settings of each.
+        tries: maximum number of answers sampled for a step until one is usable.
+        chains: maximum number of chains sampled until one agrees; otherwise the item is dropped as ``inconsistent``.
+        minimum_words: minimum length of a chain; shorter ones are unusable (``too_short``).
+        summary_prompt, chain_prompt, agreement_prompt: prompt templates.
     """
 
     name: ClassVar[str] = "build-reasoning"
@@ -230,7 +230,7 @@ class ReconstructionBuilder(WorkflowBuilder):
         return dropped("inconsistent", checks[-1]["detail"], checks=checks, **record)
 
     def _way(self, question: Question, solution: str) -> tuple[str, Question | None, str]:
-        """Choose how chains are checked: its name, the question that the reward scores them by, and why there is none."""
+        """Choose the check of chains: its name, the question for the reward, and the reason why there is none."""
         reason = "there is no reward"
         if self.reward is not None:
             if self.check_solution and (reason := self.reward.check(question) or "") == "":
@@ -310,23 +310,23 @@ class ReconstructionBuilder(WorkflowBuilder):
 
 
 def summary_turn(template: str, messages: Iterable[dict[str, Any]], solution: str) -> tuple[dict[str, Any], ...]:
-    """The completer's first request: prompt and solution, for a summary of the reasoning between them."""
+    """The first request to the completer: a summary of the reasoning between prompt and solution."""
     content = fill_template(template, question=conversation_text(list(messages)), solution=solution)
     return user_turn(content)
 
 
 def chain_turn(asking: tuple[dict[str, Any], ...], summary: str, template: str) -> tuple[dict[str, Any], ...]:
-    """The completer's second request: to write out the reasoning that it summed up."""
+    """The second request to the completer: to write out the summarized reasoning."""
     return (*asking, {"role": "assistant", "content": summary}, {"role": "user", "content": template})
 
 
 def announced_answer(solution: str, numeric: bool = False) -> str | None:
-    """The final answer that a solution announces: in a box, after "the answer is", in its last formula, or if it is a number.
+    """The final answer announced by a solution: in a box, after "the answer is", in its last formula, or if it is just a number.
 
     Args:
-        solution: the text.
-        numeric: the question asks for a number: without an announcement it is the last one. (In other texts the last number
-            may be a year.)
+        solution: text of the solution.
+        numeric: whether the question asks for a number: then the last number counts if none is announced. (In other texts the
+            last number may be a year.)
 
     Example:
         >>> announced_answer("The answer is 12."), announced_answer("She lived until 1817."), announced_answer("So 7", True)

@@ -1,7 +1,7 @@
-"""Deliberative generation refinement: drafts, a checklist made for the instruction, evaluators, and a rewriter, in a loop.
+"""Deliberative generation refinement: a loop of drafts, an instruction-specific checklist, evaluators, and a reviser.
 
-Nanbeige4-3B report, SFT: per instruction a dynamic checklist is made beside the drafts of several models; evaluators score and
-criticise against it, a revision model rewrites, and the rewriting goes back to the evaluators, until it is good.
+Nanbeige4-3B report, SFT: for each instruction a checklist is generated along with drafts by several models; evaluators score
+and critique by it, a revision model rewrites, and the revision is evaluated again, until it is good.
 """
 
 from __future__ import annotations
@@ -94,12 +94,12 @@ New answer:"""
 
 @dataclass(frozen=True)
 class Candidate:
-    """An answer to the instruction, judged.
+    """A judged answer to the instruction.
 
     Attributes:
-        name: of the step that wrote it.
+        name: name of the step that generated it.
         text: the answer.
-        evaluations: by evaluator; those that gave no usable one are not there.
+        evaluations: evaluations by evaluator; unusable ones are omitted.
     """
 
     name: str
@@ -112,7 +112,7 @@ class Candidate:
         return fmean(each.mean for each in self.evaluations.values()) if self.evaluations else None
 
     def to_dict(self) -> JsonRecord:
-        """As JSON has it."""
+        """The candidate as JSON."""
         return {
             "name": self.name,
             "text": self.text,
@@ -123,36 +123,36 @@ class Candidate:
 
 @dataclass(kw_only=True)
 class RefinementBuilder(WorkflowBuilder):
-    """`nbg build-refinements`: instructions in, refined solutions with their whole history out.
+    """Build refined solutions for instructions, with their full history.
 
-    ``refined.jsonl``: a conversation a line, with the solution as its last turn and what is known of it under ``refinement``.
-    ``traces.jsonl``: for every instruction, also those that gave nothing: the checklist, every candidate with every
-    evaluation, why it stopped, and every answer of every model with its outcome.
+    ``refined.jsonl``: one conversation per line, with the solution as its last turn and details under ``refinement``.
+    ``traces.jsonl``: for every instruction, including dropped ones: the checklist, every candidate with every evaluation, the
+    stop reason, and every answer of every model with its outcome.
 
-    The loop on one instruction: the checklist and the drafts are asked for together; every evaluator scores every draft; then
-    the best candidate is rewritten, and the rewriting is scored, until the best score is at least ``threshold``
-    (``threshold``), a rewriting gains less than ``minimum_gain`` (``no_gain``), no rewriting or no score of it is usable
-    (``unrevised``, ``unscored``), or ``rounds`` rewritings were made (``round_limit``). The best candidate is the solution.
+    The loop for one instruction: the checklist and the drafts are requested together; every evaluator scores every draft; then
+    the best candidate is revised and the revision is scored, until the best score is at least ``threshold``
+    (``threshold``), a revision gains less than ``minimum_gain`` (``no_gain``), there is no usable revision or score of it
+    (``unrevised``, ``unscored``), or ``rounds`` revisions were made (``round_limit``). The best candidate is the solution.
 
     Args:
-        questions: where instructions come from, by name.
+        questions: sources of instructions, by name.
         drafters: models that write drafts, ``drafting.n`` drafts each.
         checklister: model that writes the checklist; by default the first evaluator.
         evaluators: models that score.
-        reviser: model that rewrites.
-        drafting, listing, evaluating, revising: how each is sampled.
-        threshold: a score, 0 to 9, that is good enough.
-        minimum_gain: less than this is no gain.
-        rounds: rewritings, at most; 0 only chooses among the drafts.
-        minimum_criteria, maximum_criteria: of a checklist.
-        general_checklist: judge by one general criterion for each dimension where no checklist could be made (counted); else such
+        reviser: model that writes revisions.
+        drafting, listing, evaluating, revising: sampling settings of each.
+        threshold: score, 0 to 9, that is good enough.
+        minimum_gain: minimum gain of a revision.
+        rounds: maximum number of revisions; 0 only chooses among the drafts.
+        minimum_criteria, maximum_criteria: size of a checklist.
+        general_checklist: use one general criterion per dimension if no checklist could be generated (counted); otherwise such
             instructions are dropped.
-        reject_copies: a checklist or an evaluation that gives back the example of its prompt is unusable (``copied``): weak
-            models do that, and the scores mean nothing.
-        minimum_evaluators: evaluators that must have scored a candidate, else it has no score.
+        reject_copies: treat a checklist or evaluation that repeats the example of its prompt as unusable (``copied``): weak
+            models do that, and such scores mean nothing.
+        minimum_evaluators: minimum number of evaluators for a candidate to have a score.
         minimum_score: solutions below are dropped as ``low_score``.
-        tries: answers drawn for a step until one is usable.
-        checklist_prompt, evaluation_prompt, revision_prompt: what is asked.
+        tries: maximum number of answers sampled for a step until one is usable.
+        checklist_prompt, evaluation_prompt, revision_prompt: prompt templates.
     """
 
     name: ClassVar[str] = "build-refinements"
@@ -302,7 +302,7 @@ class RefinementBuilder(WorkflowBuilder):
     ) -> Generator[
         list[ModelRequest[Any]], list[ModelResponse], tuple[tuple[Criterion, ...] | None, list[tuple[str, str]]]
     ]:
-        """ModelRequest the checklist, and the drafts beside it: neither sees the other."""
+        """Request the checklist and the drafts together; neither sees the other."""
         prompt = fill_template(
             self.checklist_prompt,
             minimum=self.minimum_criteria,
@@ -369,7 +369,7 @@ class RefinementBuilder(WorkflowBuilder):
         round_number: int,
         trace: list[JsonRecord],
     ) -> Generator[list[ModelRequest[Any]], list[ModelResponse], str | None]:
-        """Have the best candidate rewritten by its scores and critiques."""
+        """Have the best candidate revised according to its scores and critiques."""
         lines = []
         for index, line in enumerate(checklist_text(criteria).splitlines()):
             scores = ", ".join(f"{each.scores[index]:g}" for each in best.evaluations.values())
@@ -416,7 +416,7 @@ class RefinementBuilder(WorkflowBuilder):
 
 
 def _row(record: JsonRecord) -> JsonRecord:
-    """A conversation as `ChatJsonLines` reads it, with what questions have beside it."""
+    """A conversation for `ChatJsonLines`, with the other fields of its question."""
     question = record["question"]
     solution = {"role": "assistant", "content": record["solution"]}
     return {
