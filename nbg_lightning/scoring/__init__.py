@@ -1,11 +1,11 @@
-"""What a model's final answer is, and whether it is right.
+"""Extraction of a model's final answer, and the decision whether it is correct.
 
-What a model writes is hostile input: it is found in linear time (`places`, `letters`), read by one bounded grammar (`reader`,
-limits in `limits`), and compared exactly (`compare`, whose table says what counts as the same). Rewards, benchmarks and builders
-use the same functions.
+A model's output is hostile input: answers are located in linear time (`places`, `letters`), parsed by one bounded grammar
+(`reader`, with limits in `limits`), and compared exactly (`compare`, whose table defines equality). Rewards, benchmarks and
+builders use the same functions.
 
-**A wrong, unreadable, hostile or too long answer is wrong**: score 0, with the reason. `error` is only for what is not the
-model's doing: a gold answer that cannot be read, a worker that dies, an engine that is gone.
+**A wrong, unreadable, hostile or too long answer is wrong**: score 0, with the reason. `error` is reserved for failures not
+caused by the model: an unreadable gold answer, a worker that dies, an unavailable engine.
 """
 
 from typing import TYPE_CHECKING

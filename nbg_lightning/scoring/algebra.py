@@ -3,13 +3,13 @@ r"""Exact arithmetic of numbers, radicals and polynomials, with limits.
 A value is a quotient of two sums; a sum maps monomials to rational coefficients; a monomial is a product of atoms to rational
 powers. Atoms are
 
-* primes, to powers between 0 and 1: :math:`\sqrt{12} = 2 \cdot 3^{1/2}`. Such products are linearly independent over the rational
-  numbers (Besicovitch 1940), so a sum of them is 0 only if every coefficient is;
+* primes, to powers between 0 and 1: :math:`\sqrt{12} = 2 \cdot 3^{1/2}`. Such products are linearly independent over the
+  rationals (Besicovitch 1940), so a sum of them is 0 only if every coefficient is;
 * ``i``, with :math:`i^2 = -1`, and ``pi``;
 * names of variables;
-* opaque forms (tuples): roots of sums, powers with a variable exponent, functions. Two of them may be equal and look different.
+* opaque forms (tuples): roots of sums, powers with a variable exponent, functions. Two of them may be equal yet look different.
 
-So two values without opaque forms are equal if, and only if, their difference is the empty sum.
+Two values without opaque forms are therefore equal if and only if their difference is the empty sum.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Sum = dict[Monomial, Fraction]
 ONE: Monomial = frozenset()
 _UNIT_SUM: Sum = {ONE: Fraction(1)}
 _SMALL_PRIMES = [n for n in range(2, 1000) if all(n % d for d in range(2, isqrt(n) + 1))]
-_MAX_ROOT = 12  # the index of a root that is computed
+_MAX_ROOT = 12  # largest index of a root that is computed
 
 
 class Quotient(NamedTuple):
@@ -45,7 +45,7 @@ class Quotient(NamedTuple):
 
     @property
     def rational(self) -> Fraction | None:
-        """Its exact value, if it is a rational number."""
+        """The exact value, if it is a rational number."""
         if self.bottom is not _UNIT_SUM or len(self.top) > 1:
             return None
         return self.top.get(ONE, None if self.top else Fraction(0))
@@ -57,14 +57,14 @@ class Quotient(NamedTuple):
 
     @property
     def symbols(self) -> frozenset[str]:
-        """Names of variables in it, also those inside opaque forms (as ``?``)."""
+        """Names of its variables, including those inside opaque forms (as ``?``)."""
         atoms = {atom for side in self for monomial in side for atom, _ in monomial}
         names = {atom for atom in atoms if isinstance(atom, str) and atom not in ("i", "pi")}
         return frozenset(names | {"?" for atom in atoms if isinstance(atom, tuple)})
 
     @property
     def opaque(self) -> bool:
-        """Whether it has forms that may be equal and look different."""
+        """Whether it contains forms that may be equal yet look different."""
         return any(isinstance(atom, tuple) for side in self for monomial in side for atom, _ in monomial)
 
 
@@ -79,11 +79,11 @@ def atom(name: Hashable, power: Fraction | int = 1) -> Quotient:
 
 
 class QuotientArithmetic:
-    """Computes with quotients, and counts what it spends.
+    """Arithmetic of quotients, with a count of the cost.
 
     Raises:
-        LimitError: from any method, for a result or a cost beyond the limits.
-        UnreadableError: from any method, where there is no value: a division by zero.
+        LimitError: from any method, if a result or the cost exceeds the limits.
+        UnreadableError: from any method, if there is no value, as in a division by zero.
     """
 
     def __init__(self) -> None:
@@ -107,7 +107,7 @@ class QuotientArithmetic:
         return self._over(self._times(one.top, two.bottom), self._times(one.bottom, two.top))
 
     def power(self, base: Quotient, exponent: Quotient) -> Quotient:
-        """A power with any exponent; an opaque form where it cannot be computed."""
+        """A power with any exponent; an opaque form if it cannot be computed."""
         number = exponent.rational
         if number is None:
             return atom(("power", base.key, exponent.key))
@@ -126,7 +126,7 @@ class QuotientArithmetic:
         return self._repeated(base, times)
 
     def root(self, base: Quotient, index: int) -> Quotient:
-        """The principal root of a real number of radicals; of a negative one for an odd index the real one."""
+        """The principal root of a real number of radicals; of a negative one with an odd index, the real root."""
         if index < 1 or index > _MAX_ROOT or base.bottom is not _UNIT_SUM or len(base.top) > 1:
             return atom(("root", index, base.key))
         if not base.top:
@@ -144,7 +144,7 @@ class QuotientArithmetic:
         return self.multiply(sign, self.multiply(root, result))
 
     def same(self, one: Quotient, two: Quotient) -> bool | None:
-        """Whether they are equal; None where opaque forms leave it open."""
+        """Whether they are equal; None if opaque forms leave it undecided."""
         if one == two or not self.add(one, self.negate(two)).top:
             return True
         return None if one.opaque or two.opaque else False
@@ -177,7 +177,7 @@ class QuotientArithmetic:
         return _checked(product)
 
     def _over(self, top: Sum, bottom: Sum) -> Quotient:
-        """A quotient, divided out where the divisor is a single term."""
+        """A quotient, divided out if the divisor is a single term."""
         if bottom is _UNIT_SUM or bottom == _UNIT_SUM:
             return Quotient(top)
         if len(bottom) == 1:
@@ -228,7 +228,7 @@ def _product(left: Monomial, right: Monomial, factor: Fraction) -> Sum:
 
 
 def _term(powers: dict[Hashable, Fraction], factor: Fraction) -> Sum:
-    """A term in its normal form: primes to powers between 0 and 1, ``i`` to the first at most."""
+    """A term in normal form: primes to powers between 0 and 1, ``i`` to at most the first."""
     kept = []
     for name, power in powers.items():
         if name == "i":
@@ -264,7 +264,7 @@ def _root_of(number: int, index: int) -> Quotient:
         elif (whole := _whole_root(number, index)) is not None:
             rest = constant(whole)
         else:
-            rest = atom(("root", index, number))  # not factored: it may hold powers
+            rest = atom(("root", index, number))  # not factored: it may contain powers
     (term,) = _term(powers, Fraction(1)).items()
     (other,) = rest.top.items()
     return Quotient(_product(term[0], other[0], term[1] * other[1]))

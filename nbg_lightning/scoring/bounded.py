@@ -1,4 +1,4 @@
-"""Parsers for text that a model wrote: bounded in size, depth and digits, with one kind of failure."""
+"""Parsers for model-written text with bounds on size, depth and digits, and a single kind of failure."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _UNPARSABLE = (
     ValueError,
     RecursionError,
     MemoryError,
-)  # MemoryError is how CPython says "nested too deeply"
+)  # CPython raises MemoryError for "nested too deeply"
 
 
 def python_tree(source: str) -> ast.Module | None:
-    """Syntax tree of a Python source; None if it is no Python, too long, or nested too deeply.
+    """Syntax tree of Python source; None if it is not Python, too long, or nested too deeply.
 
     Example:
         >>> python_tree("f(") is None, python_tree("f()").body[0].value.func.id
@@ -33,7 +33,7 @@ def python_tree(source: str) -> ast.Module | None:
     """
     if len(source) > MAX_PYTHON or max(map(len, source.split("\n"))) > MAX_PYTHON_LINE:
         return None
-    with warnings.catch_warnings():  # a model's "\d" is no concern of the user
+    with warnings.catch_warnings():  # a model's "\d" should not warn the user
         warnings.simplefilter("ignore")
         try:
             return syntax.parse(source)
@@ -42,7 +42,7 @@ def python_tree(source: str) -> ast.Module | None:
 
 
 def first_python_error(source: str) -> int | None:
-    """Number of lines before the first one that is no Python; None for a source that is Python, 0 where it cannot be told."""
+    """Number of lines before the first one that is not Python; None if all of it is, 0 if it cannot be told."""
     if python_tree(source) is not None:
         return None
     lines = source.split("\n")
@@ -60,7 +60,7 @@ def first_python_error(source: str) -> int | None:
 
 
 def python_expression(source: str) -> ast.expr | None:
-    """Syntax tree of one Python expression, see `python_tree`."""
+    """Syntax tree of a Python expression, see `python_tree`."""
     tree = python_tree(source.strip())
     if tree is None or len(tree.body) != 1 or not isinstance(tree.body[0], ast.Expr):
         return None
@@ -68,10 +68,10 @@ def python_expression(source: str) -> ast.expr | None:
 
 
 def literal(node: ast.expr) -> Any:
-    """Value of a literal.
+    """The value of a literal.
 
     Raises:
-        ValueError: it is none, or cannot be made (a list as a key).
+        ValueError: it is not one, or cannot be created (such as a list as a key).
     """
     try:
         return ast.literal_eval(node)
@@ -80,15 +80,15 @@ def literal(node: ast.expr) -> Any:
 
 
 def json_value(text: str, finite: bool = True) -> Any:
-    """Value of a JSON text that a model wrote; line ends inside of strings are taken as they are.
+    """The value of a model-written JSON text; raw line breaks in strings are accepted.
 
     Args:
-        text: all of it is one value.
-        finite: refuse NaN, infinities and ``1e999``; else they are floats, for who refuses them with a reason of its own.
+        text: a single value.
+        finite: refuse NaN, infinities and ``1e999``; otherwise they are floats, for callers with their own checks.
 
     Raises:
-        ValueError: not JSON, too long, too deep, a key twice in an object, a number that is not finite, or half of a
-            surrogate pair.
+        ValueError: not JSON, too long, too deep, a duplicate key in an object, a non-finite number, or a lone
+            surrogate.
 
     Example:
         >>> json_value('{"a": [1, 2.5]}')
@@ -105,7 +105,7 @@ def json_value(text: str, finite: bool = True) -> Any:
 
 
 def json_objects(text: str, finite: bool = True) -> list[dict[str, Any]]:
-    """All JSON objects that stand in a text and not inside of another one, in order; time is linear in its length.
+    """All JSON objects in a text that are not inside of another one, in order; in linear time.
 
     Example:
         >>> json_objects('Set {x}: {"a": {"b": 1}} and {"a": 2}')
@@ -128,14 +128,14 @@ def json_objects(text: str, finite: bool = True) -> list[dict[str, Any]]:
     return [value for _, value in sorted(found, key=lambda each: each[0])]
 
 
-_MAX_WRAPPERS = 8  # levels of braces that are no JSON around an object
+_MAX_WRAPPERS = 8  # levels of non-JSON braces around an object
 
 
 _STRUCTURE = re.compile(r'[{}"\\\n]')
 
 
 def _brace_spans(text: str) -> list[tuple[int, int]]:
-    """Beginnings and ends of balanced braces, by their beginnings; braces in strings do not count."""
+    """Begin and end of balanced braces, sorted by begin; braces in strings are ignored."""
     spans: list[tuple[int, int]] = []
     open_braces: list[int] = []
     in_string, escaped = False, -1
@@ -166,7 +166,7 @@ def _outermost(spans: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _inside(spans: list[tuple[int, int]], outer: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The spans within some of the outer ones, without these; both are sorted."""
+    """The spans inside of some of the outer ones, which are excluded; both are sorted."""
     found = []
     places = iter(outer)
     current = next(places, None)
@@ -194,7 +194,7 @@ def _finite(text: str) -> float:
 
 _DECODER = json.JSONDecoder(
     parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique, strict=False
-)  # JSON has no NaN and no Infinity
+)  # JSON has no NaN or Infinity
 _ANY_NUMBER = json.JSONDecoder(object_pairs_hook=_unique, strict=False)
 
 

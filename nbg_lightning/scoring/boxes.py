@@ -1,4 +1,4 @@
-r"""Marked places of an answer in a text: ``\boxed{}``, ``<answer>``, formulas. Every function is linear in the text."""
+r"""Marked answers in a text: ``\boxed{}``, ``<answer>``, formulas. All functions take linear time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _CLOSING = {"$": "$", "$$": "$$", "\\(": "\\)", "\\[": "\\]"}
 
 
 def boxed(text: str) -> str | None:
-    r"""Extract what the last complete ``\boxed{...}`` (or ``\fbox``) holds.
+    r"""The content of the last complete ``\boxed{...}`` (or ``\fbox``).
 
     Example:
         >>> boxed(r"so \boxed{1} or rather \boxed{\frac{1}{2}}.")
@@ -48,9 +48,9 @@ def _closing_brace(text: str, begin: int) -> int | None:
 
 
 def _last_complete(text: str) -> str | None:
-    """Pair all braces once; of the boxes that are closed, take the one that begins last."""
+    """Match all braces once; of the closed boxes, return the one that begins last."""
     begin, end = -1, -1
-    opened: list[int] = []  # where the content of a box begins; -1 for other braces
+    opened: list[int] = []  # start of a box's content; -1 for other braces
     for match in _BRACE.finditer(text):
         token = match.group()
         if token == "}":
@@ -64,7 +64,7 @@ def _last_complete(text: str) -> str | None:
 
 
 def tagged(text: str) -> str | None:
-    """Extract what stands in the last ``<answer>...</answer>``.
+    """The content of the last ``<answer>...</answer>``.
 
     Example:
         >>> tagged("Let me see. <answer> 42 </answer>")
@@ -78,7 +78,7 @@ def tagged(text: str) -> str | None:
 
 
 def last_formula(text: str) -> str | None:
-    r"""Extract the last complete ``$...$``, ``$$...$$``, ``\(...\)`` or ``\[...\]``.
+    r"""The last complete ``$...$``, ``$$...$$``, ``\(...\)`` or ``\[...\]``.
 
     Example:
         >>> last_formula(r"From $x > 1$ follows \(x = 2\).")
@@ -91,7 +91,7 @@ def last_formula(text: str) -> str | None:
 
 
 def formulas(text: str) -> Iterator[tuple[int, int]]:
-    """Find where formulas begin and end, without their signs; empty ones are left out."""
+    """Begin and end of formulas, without their delimiters; empty ones are skipped."""
     opening, begin = "", 0
     for match in _FORMULA.finditer(text):
         token = match.group()

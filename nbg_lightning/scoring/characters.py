@@ -1,4 +1,4 @@
-"""Characters that mean the same as an ASCII character or a LaTeX command."""
+"""Characters equivalent to an ASCII character or a LaTeX command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _table() -> dict[int, str | None]:
     table.update(dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\ufeff")))
     table.update(dict.fromkeys(map(ord, "\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009"), " "))
     table.update(dict.fromkeys(map(ord, "\u200a\u202f\u205f\u3000"), " "))
-    table.update(dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63"), "-"))  # an em dash is no minus
+    table.update(dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212\ufe63"), "-"))  # an em dash is not a minus
     table.update(dict.fromkeys(map(ord, "“”„«»\u2033"), '"'))
     table.update(dict.fromkeys(map(ord, "‘’‚\u2032"), "'"))
     table.update(zip(map(ord, "∶：。，、﹣⁄∕【】"), (":", ":", ". ", ",", ",", "-", "/", "/", "[", "]"), strict=True))
@@ -51,12 +51,12 @@ def _table() -> dict[int, str | None]:
 
 
 _TABLE = _table()
-_DIGIT = re.compile(r"(?![0-9])\d")  # of another script: ٤٢, ४२
-_SCRIPTS = re.compile(r"[⁻⁺]?(?:\^\{\d\})++|(?:_\{\d\}){2,}+")  # what superscript and subscript characters became
+_DIGIT = re.compile(r"(?![0-9])\d")  # of other scripts: ٤٢, ४२
+_SCRIPTS = re.compile(r"[⁻⁺]?(?:\^\{\d\})++|(?:_\{\d\}){2,}+")  # results of superscript and subscript characters
 
 
 def plain_characters(text: str) -> str:
-    r"""Write ASCII characters and LaTeX commands for characters that mean the same; linear in the text's length.
+    r"""Replace characters by equivalent ASCII characters and LaTeX commands, in linear time.
 
     Example:
         >>> plain_characters("−3½ × 10¹²"), plain_characters("10⁻³")

@@ -1,4 +1,4 @@
-"""Checkers that others wrote, in a sandbox that serves many answers; see `nbg_lightning.scoring.checkers`."""
+"""Third-party checkers in a sandbox that serves many answers; see `nbg_lightning.scoring.checkers`."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from nbg_lightning.scoring.sandbox.isolation import (
 )
 from nbg_lightning.scoring.sandbox.seccomp import calculation_filter
 
-START_SECONDS = 60.0  # for a checker's imports, and for what a task makes once
-GRACE_SECONDS = 5.0  # beside the clocks of reference and answer, which run inside
+START_SECONDS = 60.0  # for a checker's imports, and for the one-time setup of a task
+GRACE_SECONDS = 5.0  # in addition to the time limits of reference and answer, which run inside
 _INSIDE = "/checkers"
 _NLTK = "/nltk_data"
 _BOOT = f"import sys; sys.path.insert(0, {_INSIDE!r}); from nbg_lightning.scoring.checkers.server import main; main()"
@@ -43,11 +43,11 @@ _PLACES = ("site-packages", "dist-packages")
 
 @dataclass(frozen=True)
 class Needs:
-    """What a kind of checker imports.
+    """Imports of a kind of checker.
 
     Attributes:
-        modules: top-level names.
-        install: what to say to pip where they are missing.
+        modules: top-level module names.
+        install: what to install with pip if they are missing.
     """
 
     modules: tuple[str, ...]
@@ -62,21 +62,21 @@ NEEDS = {
 
 
 class CheckerFailed(Exception):
-    """A checker cannot be started: its packages are missing, or do not import."""
+    """A checker cannot be started: its packages are missing or fail to import."""
 
 
 class CheckerProcess:
-    """A sandbox with one kind of checker.
+    """A sandbox that runs one kind of checker.
 
     Args:
         kind: a key of `NEEDS`, or ``function``.
-        function: import path of a function of the user's, for that kind.
+        function: import path of a user function, for that kind.
         packages: names of packages that the function may import.
-        memory: megabytes for an answer.
+        memory: memory limit of an answer in megabytes.
 
     Raises:
         CheckerFailed: the checker cannot be started.
-        RuntimeError: there is no isolation, with the way to get it.
+        RuntimeError: isolation is not available; the message says how to get it.
     """
 
     def __init__(self, kind: str, function: str = "", packages: Sequence[str] = (), memory: int = 1024):
@@ -132,25 +132,25 @@ class CheckerProcess:
         return self._process.pid
 
     def alive(self) -> bool:
-        """Whether the process has not ended; the kernel also ends it with the thread that started it."""
+        """Whether the process is running; the kernel also ends it with the thread that started it."""
         return self._process.poll() is None and self._owner.is_alive()
 
     def ask(self, arguments: Sequence[Any], deadline: float) -> dict[str, Any]:
-        """Check an answer: ``status``, ``value`` if that is ``ok``, and ``detail``.
+        """Check an answer: returns ``status``, ``value`` if that is ``ok``, and ``detail``.
 
         Raises:
-            TimeoutError: the sandbox does not answer.
-            OSError, EOFError: it is gone.
+            TimeoutError: the sandbox does not respond.
+            OSError, EOFError: it has ended.
         """
         begin = time.monotonic()
         write_frame(self._jobs, pickle.dumps((deadline, tuple(arguments))), begin + START_SECONDS)
-        read_frame(self._replies, begin + START_SECONDS)  # what the task makes once is made
+        read_frame(self._replies, begin + START_SECONDS)  # the one-time setup of the task is done
         end = time.monotonic() + 2 * deadline + GRACE_SECONDS
         reply: dict[str, Any] = json.loads(read_frame(self._replies, end))
         return reply
 
     def close(self) -> None:
-        """End the sandbox with all that is in it."""
+        """End the sandbox and all its processes."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -161,11 +161,11 @@ class CheckerProcess:
 
 @functools.cache
 def checker_isolation(kind: str, function: str = "", packages: tuple[str, ...] = ()) -> tuple[Isolation, list[str]]:
-    """What a kind of checker is isolated by, and where its modules are inside.
+    """The isolation of a kind of checker, and the locations of its modules inside.
 
     Raises:
         CheckerFailed: its packages are not installed.
-        RuntimeError: there is no isolation, with the way to get it.
+        RuntimeError: isolation is not available; the message says how to get it.
     """
     if kind == "function":
         names = [function.replace(":", ".").partition(".")[0], *packages]
@@ -185,7 +185,7 @@ def checker_isolation(kind: str, function: str = "", packages: tuple[str, ...] =
 
 
 def _installed(modules: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    """Folders of installed packages, and places of packages that are elsewhere (editable ones)."""
+    """Folders of installed packages, and locations of packages elsewhere (editable installs)."""
     folders = [Path(place) for place in sys.path if Path(place).name in _PLACES and Path(place).is_dir()]
     places = [place for name in modules for place in package_places(name)]
     elsewhere = [place for place in places if not any(place.is_relative_to(folder) for folder in folders)]
@@ -193,7 +193,7 @@ def _installed(modules: Sequence[str]) -> tuple[list[Path], list[Path]]:
 
 
 def _files(kind: str) -> dict[str, bytes]:
-    """What is put into the sandbox: the server's modules, what they import of ours, and data of nltk that ifeval needs."""
+    """Files to place in the sandbox: the server's modules, our modules that they import, and nltk data that ifeval needs."""
     folder = f"{_INSIDE}/nbg_lightning"
     sources = sorted(Path(checkers.__file__).parent.glob("*.py"))
     files = {f"{folder}/scoring/checkers/{source.name}": source.read_bytes() for source in sources}
@@ -203,7 +203,7 @@ def _files(kind: str) -> dict[str, bytes]:
 
 @functools.cache
 def _nltk_files() -> dict[str, bytes]:
-    """The English sentence splitter, where it was downloaded: ``python -m nltk.downloader punkt_tab``."""
+    """The English sentence splitter, if it was downloaded: ``python -m nltk.downloader punkt_tab``."""
     import nltk
 
     for folder in nltk.data.path:

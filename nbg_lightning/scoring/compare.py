@@ -1,4 +1,4 @@
-r"""Whether two values are the same: decided exactly, or left to a parser of mathematics in pairs.
+r"""Equality of two values: decided exactly, or left to a mathematics parser as pairs.
 
 ========================  ================================================================================================
 gold                      an answer is right if
@@ -21,7 +21,7 @@ other equations           it is the same equation up to a factor; ``2 = 3`` and 
 words                     it is the same words, but for case and punctuation
 ========================  ================================================================================================
 
-An answer of another shape (a list for a number) is wrong. What the grammar does not read is compared as text, and then left open.
+An answer of another shape (a list for a number) is wrong. What the grammar cannot read is compared as text, else undecided.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from nbg_lightning.scoring.units import Unit, unit_of_symbols
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
 Pairs = tuple[tuple[str, str], ...]
-"""Gold and answer, as LaTeX, that must all be found equal by a parser of mathematics."""
+"""Gold and answer as LaTeX pairs, all of which a mathematics parser must find equal."""
 
 Equality = bool | Pairs
 
 
 def compare(gold: Value, found: Value) -> Equality:
-    r"""Whether an answer has the gold value: decided, or what must be asked.
+    r"""Whether an answer equals the gold value: decided, or the pairs to be checked.
 
     Example:
         >>> from nbg_lightning.scoring.reader import read
@@ -52,12 +52,12 @@ def compare(gold: Value, found: Value) -> Equality:
     """
     try:
         return _Comparison().values(gold, found)
-    except LimitError:  # the difference of two values is beyond the limits
+    except LimitError:  # the difference of two values exceeds the limits
         return False
 
 
 def value_of(value: Value) -> Number | None:
-    """The number that an answer is: itself, or what an equation or a set of one element gives."""
+    """The number that an answer stands for: itself, or from an equation or a set of one element."""
     if isinstance(value, Equation):
         return _Comparison().side(value)
     if isinstance(value, Collection) and value.opening == "{" and len(value.elements) == 1:
@@ -66,7 +66,7 @@ def value_of(value: Value) -> Number | None:
 
 
 class _Comparison:
-    """Compares two values and their parts with one budget of operations."""
+    """Compares two values and their parts with a common budget of operations."""
 
     def __init__(self) -> None:
         self.compute = QuotientArithmetic()
@@ -122,7 +122,7 @@ class _Comparison:
         return _ask(gold, found) if verdict is None else verdict
 
     def converted(self, value: Quotient, unit: Unit, wanted: Unit) -> Quotient:
-        """A value in another unit of the same quantity."""
+        """Convert a value to another unit of the same quantity."""
         scale, shift = unit.factor / wanted.factor, (unit.zero - wanted.zero) / wanted.factor
         if scale != 1:
             value = self.compute.multiply(value, constant(scale))
@@ -140,7 +140,7 @@ class _Comparison:
     # -- equations -----------------------------------------------------------------------------------------------------
 
     def side(self, value: Value) -> Number | None:
-        """The number that a value is. Of an equation: its constant sides, which must be equal, else its last one."""
+        """The number of a value. For an equation: its constant sides, which must be equal, otherwise its last one."""
         if not isinstance(value, Equation):
             return value if isinstance(value, Number) else None
         constants = [side for side in value.sides if not side.exact.symbols]
@@ -167,7 +167,7 @@ class _Comparison:
             if all(value == factor * two.top[monomial] for monomial, value in one.top.items()):
                 return True
         alike = one.symbols == two.symbols and (one.opaque or two.opaque or _degree(one) != _degree(two))
-        return _ask(gold, found) if alike else False  # of one degree, and no multiple
+        return _ask(gold, found) if alike else False  # same degree, but not a multiple
 
     def difference(self, equation: Equation) -> Quotient:
         left, right = equation.sides
@@ -194,7 +194,7 @@ class _Comparison:
         return self.unordered(gold.elements, found.elements)
 
     def elements(self, gold: Value, found: Value) -> Equality:
-        """Compare elements; ``x = 1`` is not ``y = 1`` there."""
+        """Compare elements, where ``x = 1`` differs from ``y = 1``."""
         if isinstance(gold, Equation) and isinstance(found, Equation):
             names = [side.plain for side in (gold.sides[0], found.sides[0]) if _is_lone(side)]
             if len(set(names)) == 2:
@@ -241,7 +241,7 @@ def _as_sets(golds: Sequence[Value], founds: Sequence[Value]) -> tuple[str, str]
 
 
 def _measured(number: Number, other: Number) -> Number:
-    """Read the letters of ``50 s^{-1}`` as a unit if the other is a number with a unit; else a number as it is."""
+    """Interpret the letters of ``50 s^{-1}`` as a unit if the other is a number with a unit; otherwise return the number."""
     if other.unit is None or other.exact.rational is None or len(number.exact.top) != 1 or number.percent:
         return number
     ((monomial, factor),) = number.exact.top.items()
@@ -271,18 +271,18 @@ def _is_assignment(equation: Equation) -> bool:
 
 
 def _name_of(value: Value) -> str:
-    """The variable that an assignment gives a value; empty for other values."""
+    """The name of the variable in an assignment; empty for other values."""
     return value.sides[0].plain if isinstance(value, Equation) and _is_lone(value.sides[0]) else ""
 
 
 def _by_name(values: Sequence[Value]) -> Sequence[Value]:
-    """Coordinates in the order of their names, if all have one: ``y = 2, x = 1``."""
+    """Sort coordinates by their names, if all have one: ``y = 2, x = 1``."""
     names = [_name_of(value) for value in values]
     return sorted(values, key=_name_of) if all(names) and len(set(names)) == len(names) else values
 
 
 def _is_written_list(gold: Number, found: Collection) -> bool:
-    """Whether ``70,110``, which may be a number or a list, is the list that an answer gives."""
+    """Whether ``70,110``, which may be a number or a list, is the list given in an answer."""
     parts = [element.rational for element in found.elements if isinstance(element, Number)]
     numbers = [part for part in parts if part is not None]
     whole = len(numbers) == len(found.elements) > 1 and found.opening in ("", "{")
@@ -290,7 +290,7 @@ def _is_written_list(gold: Number, found: Collection) -> bool:
 
 
 def _distinct(values: Sequence[Value]) -> list[Value]:
-    """Keep the first of equal elements of a set."""
+    """Drop repeated elements of a set."""
     kept: dict[object, Value] = {}
     for value in values:
         kept.setdefault((value.exact.key, value.unit) if isinstance(value, Number) else value.plain, value)

@@ -1,4 +1,4 @@
-"""A place in the tokens of an answer, and how tokens are written again."""
+"""A cursor over the tokens of an answer, and the conversion of tokens to text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PUNCTUATION = re.compile(r"[^\w+/-]+")
 
 
 class Cursor:
-    """Takes tokens one after the other, and counts levels of brackets."""
+    """Consumes tokens one by one, counting bracket levels."""
 
     def __init__(self, tokens: Sequence[Token]):
         self.tokens, self.place, self.level = list(tokens), 0, 0
@@ -49,12 +49,12 @@ class Cursor:
 
 
 def is_word(token: Token) -> bool:
-    """Whether a token is words, and no name of mathematics or of a currency."""
+    """Whether a token is words, but not a mathematical name or a currency."""
     return token.kind == "text" or (token.kind == "word" and token.text not in NAMES and token.text not in CODES)
 
 
 def written(tokens: Sequence[Token]) -> str:
-    """Write tokens as LaTeX without layout."""
+    """Tokens as LaTeX without layout."""
     parts: list[str] = []
     behind_word = False
     for token in tokens:
@@ -81,7 +81,7 @@ def written(tokens: Sequence[Token]) -> str:
 
 
 def plain_words(text: str) -> str:
-    """Write words without case, spaces and punctuation.
+    """Words without case, spaces and punctuation.
 
     Example:
         >>> plain_words("(P) No, thanks.")
@@ -92,6 +92,6 @@ def plain_words(text: str) -> str:
 
 
 def unexpected(token: Token) -> UnreadableError:
-    """What is wrong where a token does not fit: functions and bars are mathematics, other things are not."""
+    """The error for an unexpected token: functions and bars are mathematics, other things are not."""
     known = token.kind in ("command", "begin") or token.text in NAMES or token.text in ("|", "'")
     return (OpenError if known else UnreadableError)(f"unexpected {token.text[:20]!r}")

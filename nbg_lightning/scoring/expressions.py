@@ -1,8 +1,8 @@
-"""Expressions: sums, products, powers, fractions and roots, computed while they are read.
+"""Expressions: sums, products, powers, fractions and roots, evaluated while parsing.
 
 .. code-block:: text
 
-    expression  = [ "+" | "-" ] term { ("+" | "-") term }
+        expression  = [ "+" | "-" ] term { ("+" | "-") term }
     term        = mixed | factor { [ "*" | "/" ] factor }            a missing sign is a product
     mixed       = integer integer "/" integer | integer \\frac{integer}{integer}
     factor      = atom { "^" factor | "!" }
@@ -70,7 +70,7 @@ def _binomial(above: Quotient, below: Quotient) -> Quotient:
 
 
 class ExpressionReader(Cursor):
-    """Reads and computes expressions; each method reads what its rule of the grammar describes."""
+    """Parses and evaluates expressions; each method implements its rule of the grammar."""
 
     def __init__(self, tokens: Sequence[Token]):
         super().__init__(tokens)
@@ -84,7 +84,7 @@ class ExpressionReader(Cursor):
             total = self.compute.add(total, self.signed_term())
         if self.at("pm", "mp", kind="command"):
             raise PlusMinusError("a plus-minus sign")
-        if self.at("over", kind="command"):  # all before it is the numerator, all behind it the denominator
+        if self.at("over", kind="command"):  # the numerator comes before, the denominator after it
             self.place += 1
             total = self.compute.divide(total, self.expression())
         elif self.at("choose", kind="command"):
@@ -127,7 +127,7 @@ class ExpressionReader(Cursor):
     def _is_factor(self) -> bool:
         token = self.next
         if token is None or token.kind in ("text", "comma", "close", "number", "begin", "end"):
-            return False  # two numbers side by side are no product
+            return False  # two adjacent numbers are not a product
         if token.kind == "letter":
             return not self.symbol_of_unit()
         if token.kind == "word":
@@ -138,7 +138,7 @@ class ExpressionReader(Cursor):
         return (token.kind == "open" and token.text != "{") or token.text == "{"
 
     def _is_fraction(self) -> bool:
-        """Whether a fraction of values stands here, and not one of units, or of 1 and a unit."""
+        """Whether a fraction of values follows, rather than one of units, or of 1 and a unit."""
         inside = self.tokens[self.place + 2 : self.place + 6]
         if [token.text for token in inside[:3]] == ["1", "}", "{"]:
             inside = inside[3:]
@@ -151,7 +151,7 @@ class ExpressionReader(Cursor):
         return self.factor()
 
     def mixed(self) -> Quotient | None:
-        """Read ``3 1/2`` or ``3\\frac{1}{2}``; None (and nothing is read) if there is none."""
+        """Parse ``3 1/2`` or ``3\\frac{1}{2}``; None (without consuming anything) if there is none."""
         window = self.tokens[self.place : self.place + 8]
         whole = _integer(window[0]) if window else None
         if whole is None or len(window) < 2:
@@ -206,7 +206,7 @@ class ExpressionReader(Cursor):
             self.currency = CURRENCIES.get(token.text) or read_unit(CODES.get(token.text, ""))
             negative = self.at("-")
             self.place += negative
-            if self.next is not None and self.next.text in CURRENCIES:  # one sign of money is enough
+            if self.next is not None and self.next.text in CURRENCIES:  # only one currency sign
                 raise unexpected(self.next)
             return self.compute.negate(self.atom()) if negative else self.atom()
         if token.kind == "open" and token.text != "{":
@@ -289,7 +289,7 @@ class ExpressionReader(Cursor):
         return self.compute.root(self.group() if self.at("{") else self.atom(), index)
 
     def argument(self) -> Quotient:
-        """Read what stands in braces, or one character: ``\\frac12``."""
+        """Parse an argument in braces, or one character: ``\\frac12``."""
         if self.at("{"):
             return self.group()
         token = self.next
@@ -301,7 +301,7 @@ class ExpressionReader(Cursor):
         return self.atom()
 
     def symbol_of_unit(self) -> bool:
-        """Whether what is left is the symbol of a unit behind a blank (``5 m``, ``5 m^2``, ``5 m/s``, but not ``5m``), or a k."""
+        """Whether the rest is a unit symbol after a blank (``5 m``, ``5 m^2``, ``5 m/s``, but not ``5m``), or a k."""
         token = self.tokens[self.place]
         tokens = list(takewhile(_is_within_item, self.tokens[self.place + 1 : self.place + 20]))
         tokens = [each for each in tokens if each.text not in "{}"]
@@ -318,23 +318,23 @@ class ExpressionReader(Cursor):
             return _BEHIND_CAPITAL.fullmatch(quoted) is not None  # \text{N}\cdot\text{m}
         before = self.tokens[self.place - 1] if self.place else token
         if before.kind == "letter" and before.spaced and before.text in SYMBOLS:
-            return False  # the whole of 5 N m is a product, or a unit where a unit is compared
+            return False  # 5 N m as a whole is a product, or a unit where a unit is compared
         return token.spaced and token.text in SYMBOLS and _BEHIND_SYMBOL.fullmatch(behind) is not None
 
     def per_word(self) -> bool:
-        """Whether a slash and a word stand here: ``$15/hour``."""
+        """Whether a slash and a word follow: ``$15/hour``."""
         behind = self.tokens[self.place + 1 : self.place + 2]
         return self.at("/") and behind != [] and is_word(behind[0])
 
     def is_times(self) -> bool:
-        """Whether an ``x`` stands between two numbers."""
+        """Whether an ``x`` between two numbers follows."""
         if not 0 < self.place < len(self.tokens) - 1:
             return False
         before, x, behind = self.tokens[self.place - 1 : self.place + 2]
         return x.kind == "letter" and x.text in "xX" and before.kind == behind.kind == "number"
 
     def degree_at(self, place: int) -> bool:
-        """Whether a sign of degrees stands at a place, or the letter that is written for it: ``30^o``."""
+        """Whether a degree sign is at a position, or the letter used for it: ``30^o``."""
         first = self.tokens[place].text if place < len(self.tokens) else ""
         if first == "{":
             return [token.text for token in self.tokens[place + 1 : place + 3]] == ["degree", "}"]
@@ -346,10 +346,10 @@ def _is_within_item(token: Token) -> bool:
 
 
 def exact_number(text: str) -> Fraction:
-    """Read digits, with a decimal point and a power of ten or without.
+    """Parse digits, optionally with a decimal point and a power of ten.
 
     Raises:
-        LimitError: it is longer or larger than the limits allow.
+        LimitError: the number exceeds the limits.
     """
     if len(text) > MAX_DIGITS:
         raise LimitError(f"a number of {len(text)} digits; the limit is {MAX_DIGITS}")
@@ -368,7 +368,7 @@ def _integer(token: Token) -> int | None:
 
 
 def _fraction_of_digits(window: Sequence[Token]) -> tuple[int, tuple[Token | None, Token | None]]:
-    """Numerator and denominator of ``\\frac`` at the window's second place, and the tokens up to its end."""
+    """Numerator and denominator of ``\\frac`` at the window's second position, and the number of tokens up to its end."""
     texts = [token.text for token in window]
     if len(texts) > 2 and window[2].kind == "number" and len(texts[2]) == 2:
         return 3, (Token("number", texts[2][0]), Token("number", texts[2][1]))

@@ -1,4 +1,4 @@
-"""Fenced blocks of code in Markdown as models write it (CommonMark 0.31, section 4.5, and what they make of it)."""
+"""Fenced code blocks in Markdown as written by models (CommonMark 0.31, section 4.5, with their deviations)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _GLUED_OPENING = re.compile(r"^[^`]*(?P<fence>`{3,})[ \t]*(?P<info>python3?|py|)
 _LANGUAGE = re.compile(r"[\s{.]*([\w+#-]*)(?P<file>[\w./-]*\.py\b)?")
 _PYTHON = frozenset({"python", "python3", "py", "py3", "ipython", "ipython3"})
 _MARKDOWN = frozenset({"", "markdown", "md"})
-_MAX_NESTING = 3  # of blocks in blocks of Markdown
-_MAX_CLOSING_INDENT = 3  # more than its opening fence's: CommonMark's rule
-_MAX_FENCE = 1000  # a longer run of backticks is no fence
+_MAX_NESTING = 3  # of blocks in Markdown blocks
+_MAX_CLOSING_INDENT = 3  # relative to its opening fence: CommonMark's rule
+_MAX_FENCE = 1000  # a longer run of backticks is not a fence
 
 _OUTSIDE = re.compile(r'#|"""|\'\'\'|"|\'|`{3,}')
 _INSIDE = {quote: re.compile(rf"\\.|\\$|{quote}") for quote in ('"""', "'''", '"', "'")}
@@ -22,12 +22,12 @@ _INSIDE = {quote: re.compile(rf"\\.|\\$|{quote}") for quote in ('"""', "'''", '"
 
 @dataclass(frozen=True)
 class CodeBlock:
-    """One fenced block.
+    """One fenced code block.
 
     Attributes:
-        language: first word behind the opening fence, in small letters; may be empty.
-        code: the lines between the fences, without the indentation that they have in common with their list item.
-        closed: there is a closing fence.
+        language: first word after the opening fence, in lower case; may be empty.
+        code: lines between the fences, without the common indentation of their list item.
+        closed: whether there is a closing fence.
     """
 
     language: str
@@ -36,16 +36,16 @@ class CodeBlock:
 
     @property
     def is_python(self) -> bool:
-        """It says that it is Python."""
+        """Whether it is marked as Python."""
         return self.language in _PYTHON
 
 
 def code_blocks(text: str) -> list[CodeBlock]:
-    """The fenced blocks of a text, in order; time is linear in its length.
+    """The fenced blocks of a text, in order; in linear time.
 
-    Fences have at least three backticks or tildes; a closing one is of the same kind and at least as long. Beside
-    CommonMark: a block of Python is closed by backticks at the end of a line of code too, and not by a fence inside one of its
-    strings; a block of Markdown gives the blocks of Python in it; one that is never closed goes to the end of the text.
+    Fences have at least three backticks or tildes; a closing one is of the same kind and at least as long. In addition to
+    CommonMark: a Python block is also closed by backticks at the end of a line of code, but not by a fence inside one of its
+    strings; a Markdown block yields the Python blocks in it; an unclosed block extends to the end of the text.
 
     Example:
         >>> code_blocks("1. Do:\\n\\n   ~~~python\\n   f()\\n   ~~~")
@@ -55,7 +55,7 @@ def code_blocks(text: str) -> list[CodeBlock]:
 
 
 def _unwrapped(blocks: list[CodeBlock], levels: int) -> list[CodeBlock]:
-    """The blocks, with those in place of a block of Markdown that stand in it."""
+    """The blocks, with Markdown blocks replaced by the blocks inside them."""
     found: list[CodeBlock] = []
     for block in blocks:
         inner: list[CodeBlock] = []
@@ -66,7 +66,7 @@ def _unwrapped(blocks: list[CodeBlock], levels: int) -> list[CodeBlock]:
 
 
 class _LineReader:
-    """Reads lines; each is read once, but for those behind one string that is never closed."""
+    """Reads each line once, except for those after a string that is never closed."""
 
     def __init__(self, text: str):
         self.lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
@@ -88,9 +88,9 @@ class _LineReader:
         return found
 
     def _block(self, fence: _Fence, begin: int) -> tuple[CodeBlock, int]:
-        """The block behind an opening fence, and the place of the line after it."""
+        """The block after an opening fence, and the index of the following line."""
         quote = ""
-        hidden: list[int] = []  # places of fences in strings
+        hidden: list[int] = []  # indices of fences in strings
         for place in range(begin, len(self.lines)):
             line = fence.content(self.lines[place])
             if line is None:  # the end of a block quote
@@ -106,7 +106,7 @@ class _LineReader:
                     break
             opens = (
                 not quote and not closes and _opening(line) is not None
-            )  # backticks are no Python: it was not closed
+            )  # backticks are not Python: it was not closed
             if (opens or (closes and not quote)) and not self._is_whole(fence, begin, place, hidden):
                 break
             if opens:
@@ -123,13 +123,13 @@ class _LineReader:
         return fence.block(self.lines[begin : hidden[0]]), hidden[0] + 1
 
     def _is_whole(self, fence: _Fence, begin: int, end: int, hidden: list[int]) -> bool:
-        """Whether lines are one block: with fences that a string hides, only if they are a program."""
+        """Whether lines are one block: with fences hidden in strings, only if they are a program."""
         return not hidden or python_tree(fence.block(self.lines[begin:end]).code) is not None
 
 
 @dataclass(frozen=True)
 class _Fence:
-    """An opening fence: its characters, its column, how many marks of block quotes stand before it, its language."""
+    """An opening fence: its characters, its column, the number of block-quote marks before it, and its language."""
 
     mark: str
     column: int
@@ -141,7 +141,7 @@ class _Fence:
         return self.language in _PYTHON
 
     def content(self, line: str) -> str | None:
-        """A line without the marks of block quotes; None if it has none and should."""
+        """A line without block-quote marks; None if they are missing."""
         for _ in range(self.quotes):
             stripped = line.lstrip(" \t")
             if not stripped.startswith(">"):
@@ -163,7 +163,7 @@ class _Fence:
 
 
 def _language(info: str) -> str:
-    """The first word behind a fence, in small letters; a file's name of Python is ``python``."""
+    """The first word after a fence, in lower case; a Python file name counts as ``python``."""
     match = _LANGUAGE.match(info)
     assert match is not None, "it matches everything"
     return "python" if match["file"] else match[1].lower()
@@ -178,9 +178,9 @@ def _opening(line: str) -> re.Match[str] | None:
 
 
 def dedented(lines: list[str]) -> str:
-    """Lines as a text, without the indentation of the first that has one character to it, as far as each has it.
+    """Lines as text, with the indentation of the first non-blank line removed as far as each line has it.
 
-    So the text of a string that begins further left stays as it is.
+    Lines of a string that begin further left are therefore unchanged.
 
     Example:
         >>> dedented(["  def f():", "      return 1"])
@@ -199,11 +199,11 @@ def dedented(lines: list[str]) -> str:
 
 
 def _after(line: str, quote: str, mark: str) -> tuple[str, int | None]:
-    """The string that is open behind a line of Python, and where code before it ends with a fence.
+    """The string that is open after a line of Python, and the position of a fence after code on the line.
 
     Args:
         line: one line.
-        quote: what opened the string that is open before it; empty outside of strings.
+        quote: opening quote of the string that is open before it; empty outside of strings.
         mark: the fence that closes the block.
     """
     place = 0
@@ -213,7 +213,7 @@ def _after(line: str, quote: str, mark: str) -> tuple[str, int | None]:
             match = _INSIDE[quote].search(line, place)
             if match is None:
                 return (quote if len(quote) == 3 else ""), None
-            if match[0] == "\\":  # the string goes on in the next line
+            if match[0] == "\\":  # the string continues on the next line
                 return quote, None
             quote = "" if match[0] == quote else quote
         else:

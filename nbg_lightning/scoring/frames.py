@@ -1,4 +1,4 @@
-"""Messages to and from a child process, each as eight bytes of length and its content, with a clock."""
+"""Messages to and from a child process, framed by eight bytes of length, with timeouts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def write_frame(descriptor: int, content: bytes, end: float | None) -> None:
     """Write a message.
 
     Args:
-        descriptor: does not block.
-        content: of the message.
-        end: when to give up, on the monotonic clock; None: never.
+        descriptor: a non-blocking descriptor.
+        content: content of the message.
+        end: deadline on the monotonic clock; None for no limit.
 
     Raises:
-        TimeoutError: nobody read it in time.
+        TimeoutError: it was not read in time.
         OSError: the other end is closed.
     """
     rest = memoryview(_HEADER.pack(len(content)) + content)
@@ -33,11 +33,11 @@ def read_frame(descriptor: int, end: float | None) -> bytes:
     """Read a message.
 
     Args:
-        descriptor: to read from.
-        end: when to give up, on the monotonic clock; None: never.
+        descriptor: the descriptor to read from.
+        end: deadline on the monotonic clock; None for no limit.
 
     Raises:
-        TimeoutError: it was not there in time.
+        TimeoutError: it did not arrive in time.
         EOFError: the other end is closed.
     """
 

@@ -1,4 +1,4 @@
-"""What a judging model says: which of two answers is better, or a mark on a scale. What it does not say is never guessed."""
+"""Parsing of judge output: which of two answers is better, or a score on a scale. Missing verdicts are never guessed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from nbg_lightning.scoring.bounded import json_objects
 
-MAX_JUDGEMENT = 200_000  # characters; of a longer one the end is read
-MAX_CLAUSE = 300  # characters; the end of a longer one is read
+MAX_JUDGEMENT = 200_000  # characters; longer texts are read from their end
+MAX_CLAUSE = 300  # characters; longer clauses are read from their end
 _MAX_NUMBER = 32  # characters
 
 MARKS = {"A>>B": 1.0, "A>B": 0.75, "A=B": 0.5, "B>A": 0.25, "B>>A": 0.0, "A": 1.0, "B": 0.0, "C": 0.5, "TIE": 0.5}
-"""What ``[[A>B]]`` is worth to A: Arena-Hard's five (Li et al. 2024, arXiv 2406.11939) and MT-Bench's three (C is a tie)."""
+"""Values of ``[[A>B]]`` for A: Arena-Hard's five (Li et al. 2024, arXiv 2406.11939) and MT-Bench's three (C is a tie)."""
 VERDICT_KEYS = (
     "verdict",
     "winner",
@@ -27,7 +27,7 @@ VERDICT_KEYS = (
     "judgment",
     "answer",
 )
-"""Of a JSON object that a judge writes; the first that is there counts."""
+"""Keys of a judge's JSON object; the first one present counts."""
 
 _Word = Literal["a", "b", "tie"]
 _WORTH: dict[_Word, float] = {"a": 1.0, "b": 0.0, "tie": 0.5}
@@ -37,14 +37,14 @@ _WORTH: dict[_Word, float] = {"a": 1.0, "b": 0.0, "tie": 0.5}
 
 
 def agreed(first: float, swapped: float) -> float:
-    """Worth to an answer that was judged in both places: a verdict counts only if both orders agree on the winner.
+    """Value for an answer judged in both positions: a verdict counts only if both orders agree on the winner.
 
-    Where they disagree, or one of them is a tie, the two answers are even: a judge that takes the same place twice has said
-    nothing, and neither has half a verdict. Where they agree, it is the mean of how much better each finds the winner.
+    If they disagree, or one of them is a tie, the answers are tied: a judge that chooses the same position twice has expressed
+    no preference. If they agree, the value is the mean of both strengths.
 
     Args:
-        first: worth to the answer in the first place, which it has; 1 it wins, 0.5 even, 0 it loses.
-        swapped: worth to the answer in the first place, where the other one stands.
+        first: value for the first position, which this answer has; 1 for a win, 0.5 for a tie, 0 for a loss.
+        swapped: value for the first position, which the other answer has.
 
     Example:
         >>> agreed(1.0, 0.0), agreed(1.0, 1.0), agreed(0.5, 0.0), agreed(1.0, 0.25)
@@ -58,13 +58,13 @@ def agreed(first: float, swapped: float) -> float:
 
 
 def read_pairwise(text: str) -> float:
-    """Worth of a judgement to the answer A: 1 A is better, 0.5 they are even, 0 B is better.
+    """Value of a judgement for answer A: 1 if A is better, 0.5 for a tie, 0 if B is better.
 
-    Read are the last mark such as ``[[A>B]]``, else the last JSON object with one of `VERDICT_KEYS`, else words. Of words, the
-    last verdict in a concluding sentence counts ("Overall, B is better", "Final answer: B"); without one, all must agree.
+    The verdict is the last mark such as ``[[A>B]]``, else the last JSON object with one of `VERDICT_KEYS`, else words. Among
+    words, the last verdict in a concluding sentence counts ("Overall, B is better", "Final answer: B"); otherwise all must agree.
 
     Raises:
-        ValueError: there is no verdict, or there are several.
+        ValueError: there is no verdict, or several conflict.
 
     Example:
         >>> read_pairwise("A closer look shows that B is better."), read_pairwise("It's a tie"), read_pairwise("[[A>B]]")
@@ -94,7 +94,7 @@ def _any(*words: str) -> str:
     return f"(?:{'|'.join(words)})"
 
 
-# Patterns of a clause in small letters with single spaces. X is one of the two answers.
+# Patterns for a clause in lower case with single spaces. X is one of the two answers.
 _THING = _any(
     "answer|response|option|assistant|model|candidate|choice|text|output|reply|solution",
     "completion|generation|version|draft|submission|essay|summary|translation|story|poem|article|review|passage",
@@ -109,7 +109,7 @@ _ADVERB = _any(
 )
 _HOW = rf"(?: {_ADVERB})*"
 _MANNER = rf"(?:{_ADVERB}|\w+ly|just|always|often)"
-# Before a letter that stands for an answer; behind another word it is a part of a name: "vitamin B", "plan B", "hepatitis B".
+# Before a letter that denotes an answer; after other words it is part of a name: "vitamin B", "plan B", "hepatitis B".
 _BEFORE_A_LETTER = re.compile(
     r"(?:^|[^\w\s]|\b(?:"
     + _any(
@@ -220,7 +220,7 @@ _LISTED = re.compile(rf"^(?:or|and|nor) (?:(?:a )?(?:tie|draw|equal)|{_X})$")  #
 _DENIES = re.compile(
     r"\b(?:not|n't|never|no longer|hardly|doubt|if|whether|unless|would have|could be|might be|may be|which)\b|n't\b|\?$"
 )
-_COMPARED = re.compile(rf"\bnot as \w+ as {_XS}$")  # says which is better, and denies nothing
+_COMPARED = re.compile(rf"\bnot as \w+ as {_XS}$")  # says which is better, without a negation
 _CONCEDES = re.compile(r"^(?:and )?(?:although|though|while|even though|even if|whereas|despite)\b")
 _CONCLUDES = re.compile(
     rf"^(?:overall|therefore|thus|hence|in conclusion|to conclude|in summary|in sum|all in all|finally|ultimately|on balance)\b|"
@@ -229,7 +229,7 @@ _CONCLUDES = re.compile(
 
 
 def _verdict_of(text: str) -> _Word | None:
-    """The verdict that the words of a text come to, if they come to one."""
+    """The verdict expressed by the words of a text, if there is one."""
     said: set[_Word] = set()
     concluded: _Word | None = None
     concluding = False
@@ -256,7 +256,7 @@ _PLACES = {
     "a": re.compile(rf"\b(?:the (?:first|former)(?: one| {_THING})|the former|{_THING} (?:1|one))\b"),
     "b": re.compile(rf"\b(?:the (?:second|latter)(?: one| {_THING})|the latter|{_THING} (?:2|two))\b"),
 }
-_ASIDE = re.compile(r"[(\[]([^()\[\]\n]{3,300})[)\]]")  # a sentence of its own: "B (A is too short)"
+_ASIDE = re.compile(r"[(\[]([^()\[\]\n]{3,300})[)\]]")  # a separate sentence: "B (A is too short)"
 _BETWEEN_SCRIPTS = re.compile(r"(?<=[\u4e00-\u9fff])(?=[ab])|(?<=[ab])(?=[\u4e00-\u9fff])")
 
 
@@ -271,7 +271,7 @@ def _clauses(text: str) -> list[str]:
 
 
 def _is_answer(found: re.Match[str]) -> bool:
-    """Whether the letter that a match begins with stands for an answer, and is no part of a name."""
+    """Whether the letter at the beginning of a match denotes an answer, rather than being part of a name."""
     before = found.string[max(0, found.start() - 20) : found.start()]
     return not _BEGINS_WITH_LETTER.match(found[0]) or bool(_BEFORE_A_LETTER.search(before)) or not before.isascii()
 
@@ -309,7 +309,7 @@ _BEGINS = re.compile(
 
 
 def read_yes_or_no(text: str) -> bool:
-    """Whether a judgement says yes: by the clauses that are yes or no alone, which must agree, else by its first word.
+    """Whether a judgement says yes: by clauses that are just yes or no, which must agree, else by its first word.
 
     Raises:
         ValueError: it says neither, or both.
@@ -337,10 +337,10 @@ def read_yes_or_no(text: str) -> bool:
 
 
 def read_score(text: str, lowest: float, highest: float, key: str = "score") -> float:
-    """A mark from a judgement: of the last complete JSON object with the key, else ``score: 8``, ``8/10`` or ``8`` in words.
+    """A score from a judgement: from the last complete JSON object with the key, else ``score: 8``, ``8/10`` or ``8`` in words.
 
     Raises:
-        ValueError: there is none, it is no finite number, it is of another scale or not on the scale, or there are several.
+        ValueError: there is none, it is not finite, on another scale or out of range, or there are several.
 
     Example:
         >>> read_score('{"score": 3} No: {"reason": "fine", "score": "8/10"}', 1, 10), read_score("Score: 7", 1, 10)
@@ -374,7 +374,7 @@ _MARK_ON_SCALE = rf"(?:{_FRACTION}|{_NUMBER}(?![A-Za-z_\d%]|[.,]\d| ?/| out of| 
 
 
 def _on_scale(value: Any, lowest: float, highest: float) -> float:
-    """The number that a JSON value or a text like ``8/10`` is."""
+    """The number in a JSON value or a text like ``8/10``."""
     mark, scale = value, None
     if isinstance(value, str):
         parts = re.fullmatch(r"\s?(-?\d{1,9}(?:\.\d{1,9})?)(?:(?: ?/ ?| out of )(\d{1,9}))?\s?", value[:_MAX_NUMBER])

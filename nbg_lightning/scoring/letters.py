@@ -1,9 +1,9 @@
-"""Which option a text chooses: by its letter, or by the option's own text.
+"""The option chosen by a text: by its letter, or by the option's own text.
 
-A letter counts where it is marked: in a box, in ``<answer>``, behind "the answer is", "the correct option is" or "I choose",
+A letter counts where it is marked: in a box, in ``<answer>``, after "the answer is", "the correct option is" or "I choose",
 before "is correct", as a last line ("So B"), at the beginning of the text ("B. Paris"). "A" before a word is an article. Two
-letters ("A or B") are no choice. A box without a letter ("D = 5") is passed over. The text of an option counts as its letter,
-also where letters stand in it ("B cells", "A and C", "answer a question"), and so does a letter before the option's own text
+letters ("A or B") are not a choice. A box without a letter ("D = 5") is skipped. The text of an option counts as its letter,
+even if it contains letters ("B cells", "A and C", "answer a question"), and so does a letter before the option's own text
 ("C) is opened by ...").
 """
 
@@ -25,10 +25,10 @@ from nbg_lightning.scoring.reader import read
 
 SEVERAL = "several options are named"
 NONE = "no option is named"
-_MAX_LINE = 400  # characters that are looked at from a mark on
-_STOPS = " .!?"  # behind an option
+_MAX_LINE = 400  # characters considered after a mark
+_STOPS = " .!?"  # after an option
 _CLOSING = " )]"
-_BETWEEN = " ()[].:,-"  # a letter and the option's text
+_BETWEEN = " ()[].:,-"  # between a letter and the option's text
 _MARKUP = re.compile(r"\\[A-Za-z]+\s?|[{}$*_~`\"'\\#]")
 _STYLE = re.compile(r"\\(?:text|math)(?:rm|bf|it|sf|tt|up|normal)?\b\s?|\\[()\[\]]|[{}$*_~`\"'#]")
 _MATHEMATICS = re.compile(r"\\(?!(?:text|math(?:rm|bf|it|sf|tt)|boxed|fbox|quad|left|right)[a-z]{0,6}\b)[A-Za-z]")
@@ -41,9 +41,7 @@ _DENIED = re.compile(
     r"(?:not|n t|nnot|incorrect|wrong|false|out|ruled|eliminated)\b"
 )
 _NOT_CHOSEN = re.compile(r"\b(?:not|never|cannot|can't|\w{2,6}n['\s]t)\s(?:\w{1,12}\s)?$", re.IGNORECASE)
-_WORD = (
-    r"[^\W\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"  # a character of a word, in scripts that put blanks between words
-)
+_WORD = r"[^\W\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]"  # a word character, in scripts with spaces between words
 _BULLET = r"(?:[-+>•]\s|\d{1,2}[.)]\s)?"
 _CHOSEN = re.compile(
     r"\b(?:options?|choices?|letter)\b[\s*_]{0,4}(?:(?:is|are|would be|must be|should be)\b|[:=])"
@@ -57,9 +55,9 @@ class _Patterns(NamedTuple):
     """Patterns for a set of letters, on text without markup (`_bare`)."""
 
     lead: re.Pattern[str]  # begins with a letter
-    several: re.Pattern[str]  # goes on with another letter
-    conclusion: re.Pattern[str]  # ends with a letter that is concluded
-    confirmed: re.Pattern[str]  # a letter that is called right
+    several: re.Pattern[str]  # continues with another letter
+    conclusion: re.Pattern[str]  # ends with a concluded letter
+    confirmed: re.Pattern[str]  # a letter called correct
 
 
 @lru_cache(maxsize=64)
@@ -92,15 +90,15 @@ def _patterns(letters: tuple[str, ...]) -> _Patterns:
 
 
 def extract_letter(text: str, letters: Sequence[str], options: Sequence[str] = ()) -> tuple[str | None, str]:
-    """Find the letter that a text chooses.
+    """The letter chosen by a text.
 
     Args:
-        text: of a model.
-        letters: of the options, upper case.
-        options: their texts, in the same order; "The answer is Paris" chooses by them.
+        text: a model's text.
+        letters: letters of the options, upper case.
+        options: texts of the options, in the same order; "The answer is Paris" chooses by them.
 
     Returns:
-        The letter, or None and why there is none.
+        The letter, or None with the reason.
 
     Example:
         >>> extract_letter("The answer is not A, it is (B).", "ABCD")[0], extract_letter("A or B", "ABCD")
@@ -122,11 +120,11 @@ class _Finder:
 
     @cached_property
     def forms(self) -> list[tuple[Callable[[str], str], list[str]]]:
-        """How a text is compared with the options, strictest first: "Rr" is not "RR", nor "~A" "A", where both are options."""
+        """How a text is compared to options, strictest first: "Rr" differs from "RR", and "~A" from "A", if both are options."""
         return [(form, [form(plain_characters(option)) for option in self.options]) for form in _FORMS]
 
     def marked(self, text: str) -> Iterator[str | None]:
-        """What each mark of an answer says, the strongest mark first; None where it says nothing."""
+        """The choice at each mark of an answer, strongest mark first; None if there is none."""
         if len(text) <= self.limit:
             yield self.quoted(text, whole=True)
         box = boxed(text)
@@ -146,7 +144,7 @@ class _Finder:
         yield self.named(text[:_MAX_LINE]) if len(text) < _MAX_LINE else None
 
     def region(self, text: str) -> str | None:
-        """What the first line behind a mark says, or an option of several lines that is quoted there."""
+        """The choice in the first line after a mark, or by a multi-line option quoted there."""
         text = text[: self.limit].strip()
         line = next(iter(text[:_MAX_LINE].splitlines()), "")
         bare = _bare(line)
@@ -161,15 +159,15 @@ class _Finder:
             yield self.concluded(last)
         heads = [self.lead(_bare(line), strict=True) for line in text[:_MAX_LINE].strip().splitlines()[:2]]
         if len(heads) == 2 and None not in heads and heads[0] != heads[1]:
-            return  # the options, written once more
+            return  # the options, repeated
         yield heads[0] if heads else None
 
     def lead(self, bare: str, strict: bool = False) -> str | None:
-        """The letter that a text begins with.
+        """The letter at the beginning of a text.
 
         Args:
-            bare: without markup.
-            strict: a letter before a word does not count, only one that stands alone, in brackets or before a sign.
+            bare: text without markup.
+            strict: ignore a letter before a word; only a standalone one, in brackets or before a sign, counts.
         """
         match = self.patterns.lead.match(bare)
         if match is None:
@@ -192,7 +190,7 @@ class _Finder:
         return self.letter(match) if accepted else None
 
     def goes_on(self, match: re.Match[str], rest: str) -> bool:
-        """Whether words behind a letter leave it one: "B 12", "A because"; not "A cell", "a city", "A-level", "D = 5"."""
+        """Whether the words after a letter leave it a choice: "B 12", "A because"; not "A cell", "a city", "A-level", "D = 5"."""
         if match.group("letter").islower():
             return bool(match.group("noun") and re.match(rf"\s{_BEHIND_ARTICLE}", rest))
         article = match.group("letter") in _ARTICLES
@@ -210,18 +208,18 @@ class _Finder:
         return match.group("letter").upper()
 
     def is_own_text(self, match: re.Match[str], rest: str) -> bool:
-        """Whether the text of the option whose letter was matched follows the letter."""
+        """Whether the text of the matched letter's option follows the letter."""
         if not self.options:
             return False
         own = _bare(plain_characters(self.options[self.letters.index(self.letter(match))])).rstrip(_STOPS)
         return bool(own) and _begins(rest.lstrip(_BETWEEN).casefold(), own.casefold())
 
     def quoted(self, text: str, whole: bool = False) -> str | None:
-        """The letter of the longest option that a text begins with, word for word; what is a letter of an option too is that.
+        """The letter of the longest option that begins a text, word for word; an option that is itself a letter takes precedence.
 
         Args:
-            text: of a region.
-            whole: nothing may follow.
+            text: text of a region.
+            whole: require that nothing follows.
         """
         for form, options in self.forms:
             begin = form(text)
@@ -233,19 +231,19 @@ class _Finder:
         return None
 
     def named(self, text: str) -> str | None:
-        """The letter of the only option that has this text, or this value."""
+        """The letter of the only option with this text or value."""
         words, value = plain_words(_bare(text)), read(text)
         if not words or not self.options:
             return None
         pairs = list(zip(self.letters, self.options, strict=True))
         same = [letter for letter, option in pairs if compare(read(option), value) is True]
-        if not same and not _MATHEMATICS.search(text):  # \\frac12 is not 12
+        if not same and not _MATHEMATICS.search(text):  # \\frac12 differs from 12
             same = [letter for letter, option in pairs if plain_words(_bare(plain_characters(option))) == words]
         return same[0] if len(same) == 1 else None
 
 
 def _begins(text: str, option: str, whole: bool = False) -> bool:
-    """Whether a text begins with an option, after which it ends or a sentence does."""
+    """Whether a text begins with an option, followed by the end of the text or of a sentence."""
     if not text.startswith(option):
         return False
     rest = text[len(option) :].lstrip(_CLOSING)
@@ -253,7 +251,7 @@ def _begins(text: str, option: str, whole: bool = False) -> bool:
 
 
 def _bare(text: str) -> str:
-    """A line without LaTeX commands, markdown and quotes."""
+    """A line without LaTeX commands, Markdown and quotes."""
     return " ".join(_MARKUP.sub(" ", text.replace("\\(", " ").replace("\\)", " ")).split())
 
 
@@ -266,7 +264,7 @@ def _bare_ends(text: str) -> str:
 
 
 def _styleless(text: str) -> str:
-    """A text without markdown, quotes, signs of formulas and commands for fonts."""
+    """A text without Markdown, quotes, formula delimiters and font commands."""
     return _bare_ends(_STYLE.sub(" ", text))
 
 

@@ -1,8 +1,8 @@
-"""Where a text gives its final answer.
+"""Location of the final answer in a text.
 
-In this order: the last complete box, and what stands in it is the answer, whatever follows; the last ``<answer>``; what follows
-the last announcement ("####", "The answer is", "**Answer**:", a heading "Final answer"); the last formula; the last number.
-Every function is linear in the length of the text.
+In this order: the content of the last complete box, whatever follows it; the last ``<answer>``; the text after the last
+announcement ("####", "The answer is", "**Answer**:", a heading "Final answer"); the last formula; the last number.
+Every function takes linear time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _ANNOUNCEMENT = re.compile(
     r"|(?:答え|正解)[\s*_]{0,4}(?:は|[:=])|정답[\s*_]{0,4}(?:은|:)",
     re.IGNORECASE,
 )
-"""English, and the words for "answer" of the languages that models answer in most."""
+"""English, and the words for "answer" in the languages that models answer in most."""
 
 _LAYOUT = re.compile(
     r"(?:[\s:=*_~`#}]|\$(?=\s)|\b(?:clearly|therefore|thus|then|hence|simply|just|exactly|indeed|definitely|certainly"
@@ -57,21 +57,21 @@ _IN_PROSE = re.compile(
 )
 _LETTERS = re.compile(r"[A-Za-z]+")
 _THOUSANDS = re.compile(r"\d{1,3}(?:,\d{3})++(?:\.\d++)?")
-_GLUED = {"m", "s", "h", "g", "l", "min", "am", "pm", "x"}  # letters behind a number that leave it one: 5m
+_GLUED = {"m", "s", "h", "g", "l", "min", "am", "pm", "x"}  # letters that may follow a number directly: 5m
 
 
-_SAME = str.maketrans({"\uff1a": ":", "’": "'", "‘": "'"})  # one character each: places stay the same
+_SAME = str.maketrans({"\uff1a": ":", "’": "'", "‘": "'"})  # one character each, so that positions are unchanged
 
 
 # -- announcements -----------------------------------------------------------------------------------------------------
 
 
 def announced(text: str, raw: bool = False) -> Iterator[str]:
-    """What stands behind announcements of an answer, from the last one backwards, up to the limits.
+    """The texts after announcements of an answer, from the last one backwards, up to the limits.
 
     Args:
-        text: of a model.
-        raw: from the announcement's very end on; else without what sets it off (":", "**") and a denial ("not 3, but").
+        text: a model's text.
+        raw: start at the end of the announcement; otherwise skip its layout (":", "**") and a negation ("not 3, but").
 
     Example:
         >>> list(announced("The answer is 3. No, the answer is **4**."))
@@ -84,7 +84,7 @@ def announced(text: str, raw: bool = False) -> Iterator[str]:
 
 
 def _announcements(text: str) -> Iterator[tuple[int, int, int]]:
-    """Where announcements begin and end, and what follows their layout and what they deny; from the last one backwards."""
+    """Begin and end of announcements, with the end of their layout and negation; from the last one backwards."""
     for match in reversed(deque(_ANNOUNCEMENT.finditer(text), maxlen=MAX_PLACES)):
         begin = match.end()
         for skipped in (_LAYOUT, _DENIAL):
@@ -94,7 +94,7 @@ def _announcements(text: str) -> Iterator[tuple[int, int, int]]:
 
 
 def said_in(marked: str) -> str:
-    r"""What is announced in a box or tag, else all of it, without the brace that a command around both would close.
+    r"""The announced text: in a box or tag, otherwise all of it, without the closing brace of a surrounding command.
 
     Example:
         >>> said_in(r"\text{Answer: }5"), said_in(r"\text{The answer is 5}")
@@ -107,7 +107,7 @@ def said_in(marked: str) -> str:
 
 
 def sentence(text: str) -> str:
-    r"""The first sentence or line of a text; what stands in braces belongs to it.
+    r"""The first sentence or line of a text, including everything inside braces.
 
     Example:
         >>> sentence(r"12\text{ sq. ft}. That is all.")
@@ -126,7 +126,7 @@ def sentence(text: str) -> str:
 
 
 def _candidates(region: str) -> Iterator[str]:
-    """What may be the answer in the text behind an announcement: its formula, its sentence, the first clause of it."""
+    """Candidates for the answer in the text after an announcement: its formula, its sentence, its first clause."""
     whole = sentence(region)
     if region.startswith(("$", "\\(", "\\[")):
         begin, end = next(formulas(region), (0, 0))
@@ -146,7 +146,7 @@ def _candidates(region: str) -> Iterator[str]:
 
 
 def extract_expression(text: str) -> str | None:
-    r"""Extract the answer of a solution: the last box, else ``<answer>``, an announcement, the last formula.
+    r"""The answer of a solution: from the last box, else ``<answer>``, an announcement, the last formula.
 
     Example:
         >>> extract_expression("Then $x > 1$. The answer is $x = 2$, since x is even.")
@@ -166,7 +166,7 @@ def extract_expression(text: str) -> str | None:
 
 
 def _is_read(value: Value) -> bool:
-    """Whether a candidate is an answer, and no answer with a part of its sentence."""
+    """Whether a candidate is an answer, rather than an answer with a part of its sentence."""
     if isinstance(value, Collection):
         words = [isinstance(element, Text) for element in value.elements]
         malformed = any(isinstance(element, Unread) and element.malformed for element in value.elements)
@@ -178,14 +178,14 @@ def _is_read(value: Value) -> bool:
 
 
 def extract_value(text: str, first: bool = False) -> Number | str:
-    """Find the number that a text gives as its answer.
+    """The number that a text gives as its answer.
 
     Args:
-        text: of a model.
-        first: without a mark, the first number of the text counts: for continuations that run on.
+        text: a model's text.
+        first: without a mark, use the first number of the text: for continuations that run on.
 
     Returns:
-        The number, or in one line why there is none.
+        The number, or a one-line reason why there is none.
     """
     text = plain_characters(text)
     marked = boxed(text)
@@ -205,7 +205,7 @@ def extract_value(text: str, first: bool = False) -> Number | str:
         if near is not None and near[0] <= MAX_GAP and (value := _number(near[2])) is not None:
             return value
     start, _, begin = next(_announcements(text), (len(text), 0, 0))
-    if begin == len(text):  # the answer is denied, and no other given
+    if begin == len(text):  # the answer is negated, and no other given
         text = text[:start]
     return _last_or_first(text, first)
 
@@ -216,7 +216,7 @@ def _number(text: str) -> Number | None:
 
 
 def _numbers_in(text: str) -> Iterator[tuple[int, int, str]]:
-    """Numbers in prose: where they begin and end, and what they are; ordinals, exponents and names (``x3``) are none."""
+    """Numbers in prose with begin, end and text; without ordinals, exponents and names (``x3``)."""
     for match in _IN_PROSE.finditer(text):
         behind = _LETTERS.match(text, match.end(), match.end() + 20)
         if behind is not None and not (is_unit(behind.group(), spaced=True) or behind.group().lower() in _GLUED):
@@ -224,7 +224,7 @@ def _numbers_in(text: str) -> Iterator[tuple[int, int, str]]:
         if text[max(0, match.start() - 2) : match.start()] in ("^{", "_{"):
             continue
         run = match.group("run")
-        if run is not None and "," in run and not _THOUSANDS.fullmatch(run):  # 3,5 in a row of numbers
+        if run is not None and "," in run and not _THOUSANDS.fullmatch(run):  # 3,5 in a series of numbers
             for each in re.finditer(r"[\d.]+", match.group()):
                 yield match.start() + each.start(), match.start() + each.end(), each.group()
         else:

@@ -1,4 +1,4 @@
-"""Several verifiers side by side."""
+"""A pool of verifiers running in parallel."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from nbg_lightning.scoring.verifier import (
 
 __all__ = ["Outcome", "VerifierPool"]
 
-MOST_WORKERS = 8  # by default: each has its own imports, some 100 MB
+MOST_WORKERS = 8  # default maximum: each has its own imports, some 100 MB
 
 
 class VerifierPool:
-    """Worker processes for verifiers that hang, crash or raise.
+    """Worker processes for verifiers that may hang, crash or raise.
 
-    Every verdict has a hard deadline. A function of the user's that takes longer is killed with its worker, and another one
-    takes its place; a checker's sandbox goes on. A worker that dies is replaced too, and its question asked again: `attempts`
-    times, since it may be the question that kills it. Workers start when they are needed.
+    Every verdict has a hard deadline. A user function that exceeds it is killed with its worker, which is replaced; a checker's
+    sandbox is kept. A worker that dies is replaced too, and its question retried `attempts` times, since it may be the question
+    that kills it. Workers are started on demand.
 
     Args:
-        workers: processes; by default as many as there are processors, and at most 8.
-        deadline: seconds for a verdict.
-        attempts: of a question whose worker dies.
+        workers: number of processes; by default the number of processors, but at most 8.
+        deadline: seconds per verdict.
+        attempts: attempts for a question whose worker dies.
         packages: names of packages that a sandboxed function may import.
 
     Raises:
@@ -55,7 +55,7 @@ class VerifierPool:
                 f"VerifierPool is invalid: workers={workers}, deadline={deadline}, attempts={attempts}; give positive numbers"
             )
         self.deadline, self.attempts, self.packages = deadline, attempts, tuple(packages)
-        self._idle: queue.LifoQueue[Verifier] = queue.LifoQueue()  # the one that was used last has its imports done
+        self._idle: queue.LifoQueue[Verifier] = queue.LifoQueue()  # the most recently used one has finished its imports
         self._threads: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
@@ -66,7 +66,7 @@ class VerifierPool:
         self.close()
 
     def close(self) -> None:
-        """End the workers; the next call starts others."""
+        """End the workers; the next call starts new ones."""
         with self._lock:
             threads, self._threads = self._threads, None
         if threads is not None:
@@ -75,21 +75,21 @@ class VerifierPool:
                 self._idle.get().close()
 
     def check_isolation(self, kind: str) -> None:
-        """Raise a RuntimeError, with what to do, where a kind of verifier cannot be isolated."""
+        """Raise a RuntimeError with instructions if a kind of verifier cannot be isolated."""
         check_isolation(kind, self.packages)
 
     def map(self, kind: str, calls: Sequence[Sequence[Any]]) -> list[Outcome]:
-        """What the verifier of a kind says of each.
+        """The outcomes of the verifier of a kind.
 
-        Equal calls are asked once, since answers to one question are often the same text; but not of a function of the
-        user's, which may say something else each time.
+        Equal calls are made once, since answers to one question are often identical; except for user functions, which may return
+        something else each time.
 
         Args:
             kind: as for `Verifier.call`.
-            calls: the arguments of each call.
+            calls: arguments of each call.
 
         Returns:
-            One outcome for each call, in order.
+            One outcome per call, in order.
         """
         if not calls:
             return []

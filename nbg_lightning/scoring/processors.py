@@ -1,4 +1,4 @@
-"""Number of processes that are worth starting."""
+"""Number of processes to start."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from nbg_lightning.worker_process import usable_cores
 
 
 def available_processors() -> int:
-    """Processors that this process may use, shared with the other processes of its run on this machine (``LOCAL_WORLD_SIZE``)."""
+    """Processors available to this process, divided by the run's processes on this machine (``LOCAL_WORLD_SIZE``)."""
     return max(1, usable_cores() // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))

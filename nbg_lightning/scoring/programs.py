@@ -1,4 +1,4 @@
-"""The program in a model's answer: which of its blocks of code, and what that needs of the others."""
+"""Extraction of the program from a model's answer: one of its code blocks, and what that needs from the others."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from functools import cached_property
 from nbg_lightning.scoring.bounded import MAX_PYTHON, first_python_error, python_tree
 from nbg_lightning.scoring.fences import CodeBlock, code_blocks, dedented
 
-MAX_BLOCKS = 100  # the last ones of an answer are looked at
-MAX_PARSES = 60  # of a text without fences
+MAX_BLOCKS = 100  # the last blocks of an answer are considered
+MAX_PARSES = 60  # per text without fences
 _INVISIBLE = {0xFEFF: None, 0x200B: None, 0x200C: None, 0x200D: None, 0x2060: None, 0xA0: " ", 0x3000: " ", 0x202F: " "}
 _BUILTINS = frozenset(dir(builtins))
 _READS = frozenset({"input", "stdin", "open", "fileinput", "readline"})
@@ -45,16 +45,16 @@ _BEGINS_INDENTED = re.compile(
 def extract_program(text: str, unfenced: bool = False, entry_points: Sequence[str] = ()) -> str | None:
     """The program of an answer; None if there is none.
 
-    It is the last block of Python that defines the entry points, with what it uses of other blocks of Python and does not
-    define itself: functions, classes, imports and constants, before it, and what fills them there. To import a name is less
-    than to define it, and blocks that use the program give nothing to it. Without entry points it is the last block that is a
-    program: one that does something, rather than one that only defines; of those, one that reads input. A block that names
-    another language (``text``, ``pycon``) is a program only if it is Python and defines an entry point; an output is none.
+    It is the last Python block that defines the entry points, preceded by what it uses from other Python blocks without
+    defining it itself: functions, classes, imports, constants, and the statements that fill them. Importing a name counts less
+    than defining it, and blocks that use the program contribute nothing to it. Without entry points it is the last block that is
+    a program: preferably one that does something rather than only define, and among those one that reads input. A block marked
+    as another language (``text``, ``pycon``) counts only if it is Python and defines an entry point; outputs never do.
 
     Args:
-        text: of any length; time is linear in it.
-        unfenced: without a fenced block, the lines that are Python are the program.
-        entry_points: names that tests call.
+        text: text of any length; processed in linear time.
+        unfenced: without a fenced block, use the lines that are Python.
+        entry_points: names called by tests.
 
     Example:
         >>> extract_program("So:\\n```python\\nprint(1)\\n```\\nThat is all.")
@@ -76,11 +76,11 @@ def extract_program(text: str, unfenced: bool = False, entry_points: Sequence[st
         return _chosen(regions, entry_points)
     lines = source.split("\n")
     begin = next((place for place, line in enumerate(lines) if _BEGINS_CODE.match(line)), None)
-    return None if begin is None else "\n".join(lines[begin:])  # code with an error in it
+    return None if begin is None else "\n".join(lines[begin:])  # code with a syntax error
 
 
 def defined_names(program: str) -> frozenset[str]:
-    """Names that a program binds at its top level; none if it is no Python.
+    """Names bound at the top level of a program; none if it is not Python.
 
     Example:
         >>> sorted(defined_names("import os.path as p\\ndef f(): x = 1"))
@@ -90,7 +90,7 @@ def defined_names(program: str) -> frozenset[str]:
 
 
 def called_names(tests: Iterable[str]) -> list[str]:
-    """Functions and classes that assertions call and neither import nor define, in order, builtins left out.
+    """Functions and classes called by assertions that neither import nor define them, in order, without builtins.
 
     Example:
         >>> called_names(["assert add(1, len([2])) == 3", "assert math.isclose(area(1), 3)"])
@@ -114,7 +114,7 @@ def called_names(tests: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Piece:
-    """A block of code, and what can be said of it without running it."""
+    """A code block, with properties that can be derived without running it."""
 
     block: CodeBlock
 
@@ -124,7 +124,7 @@ class _Piece:
 
     @cached_property
     def makes(self) -> frozenset[str]:
-        """Names that it defines itself, and does not only import."""
+        """Names that it defines, rather than only imports."""
         imports = (ast.Import, ast.ImportFrom)
         return frozenset(
             name for name in self.defines if not all(isinstance(each, imports) for each in self.binders[name])
@@ -136,7 +136,7 @@ class _Piece:
 
     @cached_property
     def binders(self) -> dict[str, list[ast.stmt]]:
-        """Statements of the top level by the names that they bind."""
+        """Top-level statements by the names that they bind."""
         found: dict[str, list[ast.stmt]] = {}
         for statement in self.statements:
             for name in _bound(statement, top_only=True):
@@ -149,12 +149,12 @@ class _Piece:
 
     @cached_property
     def does_anything(self) -> bool:
-        """It has a statement that is more than a value, as an output has."""
+        """Whether it has a statement that is more than a value, unlike an output."""
         return any(not _is_value(statement) for statement in self.statements)
 
     @cached_property
     def runs(self) -> bool:
-        """It has a statement that is neither a definition nor a docstring."""
+        """Whether it has a statement that is neither a definition nor a docstring."""
         quiet = (*_DEFINITIONS, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
         return any(not isinstance(each, quiet) and not _is_value(each) for each in self.statements)
 
@@ -169,7 +169,7 @@ class _Piece:
 
 
 def _pieces(block: CodeBlock) -> list[_Piece]:
-    """A block; for one that was never closed, and goes on in words, what is Python of it."""
+    """A block; if it was never closed and continues in words, its Python part."""
     whole = _Piece(block)
     if whole.tree is None and block.code.strip():
         cleaned = _Piece(replace(block, code=_cleaned(block.code)))
@@ -184,7 +184,7 @@ def _candidates(blocks: Sequence[CodeBlock]) -> list[CodeBlock]:
 
 
 def _cleaned(code: str) -> str:
-    """Code without what a notebook, a session or a clipboard adds: prompts, commands of the shell, invisible characters."""
+    """Code without additions of a notebook, a session or a clipboard: prompts, shell commands, invisible characters."""
     lines = code.translate(_INVISIBLE).split("\n")
     if next((line for line in lines if line.strip()), "").lstrip().startswith(">>>"):
         return "\n".join(line.lstrip()[4:] for line in lines if line.lstrip().startswith((">>>", "...")))
@@ -192,7 +192,7 @@ def _cleaned(code: str) -> str:
 
 
 def _chosen(pieces: Sequence[_Piece], entry_points: Sequence[str]) -> str | None:
-    """The program of pieces of Python: see `extract_program`."""
+    """The program among pieces of Python: see `extract_program`."""
     named = any(piece.block.is_python for piece in pieces)
     wanted = frozenset(entry_points)
     best: tuple[tuple[int, int, int], int] | None = None
@@ -206,11 +206,11 @@ def _chosen(pieces: Sequence[_Piece], entry_points: Sequence[str]) -> str | None
     if best is not None:
         return _completed(pieces, best[1], wanted)
     left = [piece for piece in pieces if piece.block.is_python] or [each for each in pieces if not each.block.language]
-    return left[-1].block.code if left else None  # an error, or nothing: the tests will say so
+    return left[-1].block.code if left else None  # a syntax error, or nothing: the tests will report it
 
 
 def _completed(pieces: Sequence[_Piece], chosen: int, wanted: frozenset[str]) -> str:
-    """A piece with the statements of the others that it needs, before it."""
+    """A piece preceded by the statements of the others that it needs."""
     own = pieces[chosen]
     bound = set().union(*(_bound(statement) for statement in own.statements))
     needed = [((_read(own.statements) - _BUILTINS) | wanted) - bound]
@@ -236,7 +236,7 @@ def _completed(pieces: Sequence[_Piece], chosen: int, wanted: frozenset[str]) ->
 def _helper(
     pieces: Sequence[_Piece], chosen: int, name: str, wanted: frozenset[str]
 ) -> tuple[int, list[ast.stmt]] | None:
-    """The last other piece that defines a name and does not use the program, else the last; its statements that do."""
+    """The last other piece that defines a name without using the program, else the last one; with the defining statements."""
     users = [bool(_read(piece.statements) & wanted & pieces[chosen].defines) for piece in pieces]
     for place in sorted(range(len(pieces)), key=lambda place: (not users[place], place), reverse=True):
         binders = pieces[place].binders.get(name, ())
@@ -247,7 +247,7 @@ def _helper(
 
 
 def _star_imports(pieces: Sequence[_Piece], chosen: int) -> tuple[int, list[ast.stmt]] | None:
-    """The last other piece that imports all names of a module, and its statements that do."""
+    """The last other piece with star imports, and these statements."""
     for place in range(len(pieces) - 1, -1, -1):
         stars = [
             each for each in pieces[place].statements if isinstance(each, ast.ImportFrom) and each.names[0].name == "*"
@@ -258,7 +258,7 @@ def _star_imports(pieces: Sequence[_Piece], chosen: int) -> tuple[int, list[ast.
 
 
 def _fills(statement: ast.stmt, name: str) -> bool:
-    """Whether a statement of the top level puts something into a value: ``table[0] = 1``, ``table.append(1)``, also in a loop."""
+    """Whether a top-level statement fills a value: ``table[0] = 1``, ``table.append(1)``, also in a loop."""
     if isinstance(statement, _DEFINITIONS):
         return False
     for node in ast.walk(statement):
@@ -277,14 +277,14 @@ def _fills(statement: ast.stmt, name: str) -> bool:
 
 
 def _span(statement: ast.stmt) -> tuple[int, int]:
-    """First and last line, with decorators."""
+    """First and last line, including decorators."""
     decorators = statement.decorator_list if isinstance(statement, _DEFINITIONS) else []
     begin = min([statement.lineno, *(each.lineno for each in decorators)])
     return begin, statement.end_lineno or begin
 
 
 def _bound(node: ast.AST, top_only: bool = False) -> set[str]:
-    """Names that a statement binds, anywhere in it or in the scope that it stands in."""
+    """Names bound anywhere in a statement, or only in its own scope."""
     found: set[str] = set()
     waiting = [node]
     while waiting:
@@ -309,7 +309,7 @@ def _bound(node: ast.AST, top_only: bool = False) -> set[str]:
 
 
 def _read(statements: Iterable[ast.stmt]) -> frozenset[str]:
-    """Names that statements read."""
+    """Names read by statements."""
     return frozenset(
         node.id
         for statement in statements
@@ -319,7 +319,7 @@ def _read(statements: Iterable[ast.stmt]) -> frozenset[str]:
 
 
 def _is_value(statement: ast.stmt) -> bool:
-    """Whether a statement only is a value: a docstring, an output such as ``[1, 2]``, a word, a declared name."""
+    """Whether a statement is just a value: a docstring, an output such as ``[1, 2]``, a word, a declared name."""
     if isinstance(statement, ast.AnnAssign):
         return statement.value is None
     return isinstance(statement, ast.Expr) and all(
@@ -329,7 +329,7 @@ def _is_value(statement: ast.stmt) -> bool:
 
 
 def _is_stub(statement: ast.stmt) -> bool:
-    """Whether a definition has no body but a docstring, ``...``, ``pass`` or ``raise NotImplementedError``: a signature."""
+    """Whether a definition has no body except a docstring, ``...``, ``pass`` or ``raise NotImplementedError``."""
     return isinstance(statement, _FUNCTIONS) and all(
         isinstance(each, ast.Pass)
         or (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant))
@@ -346,7 +346,7 @@ def _is_future(statement: ast.stmt) -> bool:
 
 
 def _regions(source: str) -> Iterator[str]:
-    """The runs of lines of a text that are Python, of those that begin as code does."""
+    """Runs of lines in a text that are Python, among those that look like the beginning of code."""
     lines = source.split("\n")
     begin, parses = 0, 0
     while begin < len(lines) and parses < MAX_PARSES:
@@ -367,7 +367,7 @@ def _regions(source: str) -> Iterator[str]:
 
 
 def _as_far_as(lines: Sequence[str], begin: int, characters: int) -> int:
-    """Place behind the lines from one on that have so many characters together."""
+    """Index after the lines from ``begin`` on with this many characters in total."""
     for place in range(begin, len(lines)):
         characters -= len(lines[place]) + 1
         if characters < 0:
@@ -376,7 +376,7 @@ def _as_far_as(lines: Sequence[str], begin: int, characters: int) -> int:
 
 
 def _without_words(code: str) -> str:
-    """Code without the lines at its end that only are values, such as the word ``Done``."""
+    """Code without trailing lines that are just values, such as the word ``Done``."""
     piece = _Piece(CodeBlock("", code))
     last = next((each for each in reversed(piece.statements) if not _is_value(each)), None)
     return (

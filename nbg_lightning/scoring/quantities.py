@@ -1,4 +1,4 @@
-"""Quantities: an expression with a percent sign, a unit of measure or the base of a numeral behind it.
+"""Quantities: an expression followed by a percent sign, a unit of measure or the base of a numeral.
 
 .. code-block:: text
 
@@ -15,7 +15,7 @@ from nbg_lightning.scoring.values import Number
 
 
 class QuantityReader(ExpressionReader):
-    """Reads quantities."""
+    """Parses quantities."""
 
     def quantity(self) -> Number:
         begin, self.currency = self.place, None
@@ -37,7 +37,7 @@ class QuantityReader(ExpressionReader):
         return Number(plain=self.plain(begin), exact=exact, percent=percent, unit=unit, base=base)
 
     def _base(self, begin: int) -> int | None:
-        """Read the index of a numeral: ``2516_8``, ``1101_{2}``."""
+        """Parse the index of a numeral: ``2516_8``, ``1101_{2}``."""
         if not self.at("_"):
             return None
         numeral = "".join(token.text for token in self.tokens[begin : self.place]).removeprefix("-")
@@ -50,7 +50,7 @@ class QuantityReader(ExpressionReader):
         return value.numerator
 
     def _words(self) -> tuple[int, Unit | None]:
-        """Read degrees, or words behind a number up to the end of the item: its scale, and its unit of measure or None."""
+        """Parse degrees, or words after a number up to the end of the item: returns its scale, and its unit or None."""
         if self.at("^") and self.degree_at(self.place + 1):
             self.place += 1
         if self.degree_at(self.place):
@@ -87,7 +87,7 @@ class QuantityReader(ExpressionReader):
         return behind != [] and behind[0].kind in ("word", "text", "letter") and read_unit(behind[0].text) is not None
 
     def _fraction_of_words(self) -> str | None:
-        """Read ``\\frac{\\text{km}}{\\text{h}}`` as ``km/h``; None (and nothing is read) if there is none."""
+        """Parse ``\\frac{\\text{km}}{\\text{h}}`` as ``km/h``; None (without consuming anything) if there is none."""
         if not self.at("frac"):
             return None
         parts: list[str] = []

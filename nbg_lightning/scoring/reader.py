@@ -1,4 +1,4 @@
-"""The grammar of final answers: a text in, a value out.
+"""The grammar of final answers: parses a text to a value.
 
 .. code-block:: text
 
@@ -25,12 +25,12 @@ from nbg_lightning.scoring.quantities import QuantityReader
 from nbg_lightning.scoring.tokens import Token, tokenize
 from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
 
-_AROUND = " \t\r\n*`\"'$"  # markdown, quotes, formula signs
+_AROUND = " \t\r\n*`\"'$"  # Markdown, quotes, formula delimiters
 _RELATIONS = {"<", ">", "le", "ge", "ne", "equiv", "cong", "sim", "mid", "subset", "subseteq", "notin", "to"}
 _MATRICES = {"pmatrix", "bmatrix", "Bmatrix", "matrix", "array", "smallmatrix"}  # a vmatrix is a determinant
 _PAIRS = {"(": ")]", "[": ")]", "{": "}", "]": "["}
-_ENDING = re.compile(r"(?:\\[,;:!> ]|\\$|[.,;:?\s])+\Z")  # punctuation and LaTeX's blanks
-_ORDER = {"<": (True, False), "le": (True, True), ">": (False, False), "ge": (False, True)}  # upward, including
+_ENDING = re.compile(r"(?:\\[,;:!> ]|\\$|[.,;:?\s])+\Z")  # punctuation and LaTeX spaces
+_ORDER = {"<": (True, False), "le": (True, True), ">": (False, False), "ge": (False, True)}  # ascending, inclusive
 _CLOSINGS = {"[": "]", "(": ")"}
 _NUMERAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
 _GROUPS = re.compile(r"[1-9]\d{0,2}(?:,[1-9]\d\d)+")
@@ -42,13 +42,13 @@ class _RelationError(OpenError):
 
 @lru_cache(maxsize=4096)
 def read(text: str) -> Value:
-    r"""Read an answer; never raises.
+    r"""Parse an answer; never raises.
 
     Example:
         >>> read(r"m+n = \frac{408}{2}\text{ cm}").sides[-1].rational, read("3, 1/2").elements[1].plain
         (Fraction(204, 1), '1/2')
     """
-    if len(text) < 18 and _NUMERAL.fullmatch(text):  # most answers; as the grammar reads them
+    if len(text) < 18 and _NUMERAL.fullmatch(text):  # most answers; same result as the grammar
         return Number(plain=text, exact=constant(exact_number(text)))
     if len(text) > MAX_ANSWER:
         reason = f"an answer of {len(text)} characters; the limit is {MAX_ANSWER}"
@@ -66,7 +66,7 @@ def read(text: str) -> Value:
 
 
 class _AnswerReader(QuantityReader):
-    """Reads whole answers: items, their sides, and brackets."""
+    """Parses complete answers: items, their sides, and brackets."""
 
     def answer(self) -> Value:
         if not self.tokens:
@@ -83,7 +83,7 @@ class _AnswerReader(QuantityReader):
         return Collection(plain=plain, elements=tuple(elements))
 
     def items(self, closing: str) -> list[Value]:
-        """Read items up to the end, or to a bracket of these."""
+        """Parse items up to the end, or to one of these closing brackets."""
         elements: list[Value] = []
         while self.next is not None and not (closing and self._closed(closing)):
             if self.separator():
@@ -109,7 +109,7 @@ class _AnswerReader(QuantityReader):
         return token is not None and token.kind == "close" and token.text in closing
 
     def _unread(self, begin: int, closing: str, error: UnreadableError) -> list[Value]:
-        """Skip an item that is not read; one with a plus-minus sign stands for two."""
+        """Skip an unreadable item; one with a plus-minus sign stands for two."""
         self.place, depth = begin, 0
         while (token := self.next) is not None:
             if depth == 0 and (self.separator() or (closing and self._closed(closing))):
@@ -151,7 +151,7 @@ class _AnswerReader(QuantityReader):
         raise OpenError("an equation of other things than numbers")
 
     def inequality(self, begin: int, sides: list[Value]) -> Collection:
-        """Read what follows the first side: ``2 < x \\le 5`` is the interval ``(2, 5]``, other relations are left open."""
+        """Parse what follows the first side: ``2 < x \\le 5`` is the interval ``(2, 5]``, other relations are left undecided."""
         signs = []
         while self.next is not None and self.next.text in _ORDER:
             signs.append(_ORDER[self.take().text])
@@ -179,7 +179,7 @@ class _AnswerReader(QuantityReader):
         return Collection(plain=self.plain(begin), elements=tuple(parts), opening="union", closing="union")
 
     def bracketed(self) -> Collection | None:
-        """Read a tuple, interval, set or matrix; None (and nothing is read) if there is none."""
+        """Parse a tuple, interval, set or matrix; None (without consuming anything) if there is none."""
         token = self.next
         if token is None:
             return None
@@ -241,7 +241,7 @@ class _AnswerReader(QuantityReader):
 
 
 def _with_round_brackets(tokens: list[Token]) -> list[Token]:
-    """Write ``]0, 1[`` and ``[0, 1[`` as ``(0, 1)`` and ``[0, 1)``, where the whole answer is such an interval."""
+    """Rewrite ``]0, 1[`` and ``[0, 1[`` as ``(0, 1)`` and ``[0, 1)``, if the whole answer is such an interval."""
     first = next((place for place, token in enumerate(tokens) if token.text in ("[", "]", "(")), None)
     if first is None or first == len(tokens) - 1:
         return tokens
@@ -254,7 +254,7 @@ def _with_round_brackets(tokens: list[Token]) -> list[Token]:
 
 
 def _interval(sides: Sequence[Value], signs: Sequence[tuple[bool, bool]]) -> Collection | None:
-    """The interval of a variable between constants; None if the sides are something else."""
+    """The interval of a variable between constants; None if the sides are anything else."""
     if not all(isinstance(side, Number) and side.unit is None and not side.percent for side in sides):
         return None
     if not signs[0][0]:  # 5 > x is x < 5
@@ -282,7 +282,7 @@ def _all_reals() -> Collection:
 
 
 def _is_variable(side: Number) -> bool:
-    """Whether a side is one letter, alone."""
+    """Whether a side is a single letter."""
     return (
         side.exact.opaque is False
         and len(side.exact.symbols - {"infinity"}) == 1
@@ -301,7 +301,7 @@ def _signed(token: Token, sign: str) -> Token:
 
 
 def _last_side(tokens: Sequence[Token]) -> Number | None:
-    """The number behind the last equals sign, for what stands before it in no form that is read: ``360° - 324° = 36°``."""
+    """The number after the last equals sign, if the text before it is unreadable: ``360° - 324° = 36°``."""
     begin = (
         max((place for place, token in enumerate(tokens) if token.text == "=" and token.kind == "sign"), default=-1) + 1
     )
@@ -316,7 +316,7 @@ def _last_side(tokens: Sequence[Token]) -> Number | None:
 
 
 def _is_prose(tokens: Sequence[Token]) -> bool:
-    """Whether an answer begins with words and has no signs of mathematics."""
+    """Whether an answer begins with words and contains no mathematical signs."""
     if not any(map(is_word, tokens)):
         return False
     first = next((token for token in tokens if token.kind not in ("open", "close")), None)

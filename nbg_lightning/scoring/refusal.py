@@ -1,11 +1,11 @@
-"""Answers that decline to answer."""
+"""Detection of answers that refuse to answer."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
 
-MAX_OPENING = 400  # characters that are read: a refusal begins with what it declines
+MAX_OPENING = 400  # characters considered: a refusal begins with what it declines
 
 _SAME = str.maketrans(
     {"’": "'", "‘": "'", "ʼ": "'", "＇": "'", "´": "'", "`": "'", "′": "'", "\u00a0": " ", "\u202f": " "}
@@ -14,11 +14,11 @@ _MARKS = re.compile(r"[*_#>~\"“”„«»\u200b\u200c\u200d\u2060\ufeff]")
 
 
 def _any(*words: str) -> str:
-    """Pattern of any of some words."""
+    """A pattern for any of some words."""
     return f"(?:{'|'.join(words)})"
 
 
-# Everything below is matched in small letters with single spaces, from a given place on.
+# All patterns below are matched in lower case with single spaces, from a given position on.
 _I = r"(?:(?:i|we)\b(?: (?:simply|just|really|also|regretfully|personally|do|must|respectfully))*\s?)"
 _UNABLE = _any(
     r"can't|cant|can ?not|could not|couldn't|won't|will not|wouldn't",
@@ -117,7 +117,7 @@ _OTHERS = re.compile(
     "|(?:申し訳(?:ありません|ございません)|すみません)[^。]{0,30}(?:できません|出来ません|お答えできません)"
     "|(?:죄송하지만|죄송합니다)[^.]{0,30}수 없"
 )
-"""An apology and "I cannot", in other languages."""
+"""An apology and "I cannot" in other languages."""
 
 _CHINESE = re.compile(
     r"(?:您好|你好|[，,。！!\s])*(?:(?:非常|很|十分|真的)*(?:抱歉|对不起|不好意思|遗憾)[，,。！!\s]*)?(?:但(?:是)?)?"
@@ -130,9 +130,9 @@ _CHINESE = re.compile(
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text begins as refusals do, in English or Chinese, and does not go on to give an answer.
+    """Whether a text begins like a refusal, in English or Chinese, and does not go on to give an answer.
 
-    Apologies, greetings and "as an AI" are stepped over; what follows must say that a request is declined.
+    Apologies, greetings and "as an AI" are skipped; what follows must decline a request.
 
     Example:
         >>> is_refusal("I’m sorry, but I can’t help with that."), is_refusal("I can’t believe it’s 5, but the answer is 5.")

@@ -1,4 +1,4 @@
-"""What judging one answer found: the one result, and the one vocabulary, of rewards, benchmarks, filters and builders."""
+"""The result of judging one answer, and its vocabulary, shared by rewards, benchmarks, filters and builders."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Status = Literal["ok", "timeout", "error", "unscored"]
-"""``ok``: the score stands, also if the answer could not be parsed (that is the answer's fault: score 0, `detail` says
-so). ``timeout`` and ``error``: a failure of the verifier; there is no score, the answer is masked and counted.
-``unscored``: nobody was asked for a score."""
+"""``ok``: there is a score, even if the answer could not be parsed (which is the answer's fault: score 0, and `detail`
+says so). ``timeout`` and ``error``: the verifier failed; there is no score, and the answer is masked and counted.
+``unscored``: no score was requested."""
 _STATUSES = get_args(Status)
-PASS_SCORE = 1.0  # verifiers give 0 to 1: an answer passes with all of it
+PASS_SCORE = 1.0  # verifiers give 0 to 1: an answer passes with the full score
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one answer is worth.
+    """The verdict on one answer.
 
     Attributes:
-        score: 0 to 1 for verifiers and benchmarks; any finite number for other rewards; None unless the status is ``ok``.
+        score: 0 to 1 for verifiers and benchmarks, any finite number for other rewards; None unless the status is ``ok``.
         status: see `Status`.
-        detail: why, in one line: of a failure, what went wrong; of an answer that is not parsed, why; for logs and tables.
-        parsed: whether an answer was found in the text at all. One that was not has a score, mostly 0.
-        answer: what was found in the text, in a form that is equal for equal answers; None if nobody asks for it.
-        extra: further measures as (sum, count), added up over the items of a benchmark.
-        passed: whether the answer is right, where a score below 1 may be; None: it is right with a score of 1.
+        detail: the reason in one line, for logs and tables: what failed, or why an answer could not be parsed.
+        parsed: whether an answer was found in the text. If not, it still has a score, usually 0.
+        answer: the answer found in the text, normalized so that equal answers are equal; None if not needed.
+        extra: further measures as (sum, count), accumulated over the items of a benchmark.
+        passed: whether the answer is right, if that may be so with a score below 1; None: it is right with a score of 1.
 
     Raises:
         ValueError: an unknown status, a score without the status ``ok``, or that status without a score.
@@ -48,17 +48,17 @@ class Verdict:
 
     @property
     def is_right(self) -> bool:
-        """It has a score, and passes."""
+        """Whether it has a score and passes."""
         return self.score is not None and (self.score >= PASS_SCORE if self.passed is None else self.passed)
 
 
 def unreadable(reason: str) -> Verdict:
-    """A verdict of an answer that is not there, cannot be read or is beyond the limits: it is wrong."""
+    """The verdict on an answer that is missing, unreadable or beyond the limits: it is wrong."""
     return Verdict(0.0, detail=reason, parsed=False)
 
 
 def failure(reason: str) -> Verdict:
-    """A verdict that says nothing of the answer: what failed is the verifier, the judge or the engine."""
+    """A verdict without information about the answer: the verifier, judge or engine failed."""
     return Verdict(None, "error", reason)
 
 

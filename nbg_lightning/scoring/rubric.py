@@ -1,4 +1,4 @@
-"""What a judging model says of criteria: a list of them, or a mark for each. What it does not say is never guessed."""
+"""Parsing of judge output on criteria: a list of criteria, or a score for each. Missing scores are never guessed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from nbg_lightning.scoring.judgements import MAX_JUDGEMENT
 
-LOWEST, HIGHEST = 0, 9  # one character each, and graded beats binary
+LOWEST, HIGHEST = 0, 9  # one character each; graded scores work better than binary ones
 MAX_CRITERION = 300  # characters
 _ITEM = re.compile(r"[ \t]{0,8}(?:[-*•]|\(?\d{1,2}[.):])[ \t]{1,8}(\S.{0,2000})")
 _MARK = re.compile(
@@ -17,7 +17,7 @@ _MARK = re.compile(
 
 
 def read_criteria(text: str, most: int) -> list[str]:
-    """The items of a list, each once; those behind the first ``most`` are left out.
+    """The items of a list without duplicates, at most ``most``.
 
     Raises:
         ValueError: there is none.
@@ -34,10 +34,10 @@ def read_criteria(text: str, most: int) -> list[str]:
 
 
 def read_marks(text: str, count: int) -> list[float]:
-    """A mark from 0 to 9 for each of so many criteria, from lines such as ``2: 7`` or ``2. **7/9** because ...``.
+    """A score from 0 to 9 for each criterion, from lines such as ``2: 7`` or ``2. **7/9** because ...``.
 
     Raises:
-        ValueError: a criterion has no mark, several different ones, or one that is not on the scale.
+        ValueError: a criterion has no score, conflicting ones, or one that is out of range.
 
     Example:
         >>> read_marks("1: 9\\n2: 4.5 - too long", 2)

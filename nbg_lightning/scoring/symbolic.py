@@ -1,4 +1,4 @@
-"""Whether two expressions have the same value, found by evaluating both, where symbols do not settle it."""
+"""Equality of two expressions by numerical evaluation, for cases that symbolic comparison leaves undecided."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from nbg_lightning.scoring.pool import Outcome
 from nbg_lightning.scoring.sandbox.sandbox import Sandbox, SandboxResult
 
 Values = list[list[tuple[float, float]]]
-"""For each part of an expression its complex values at the points."""
+"""For each part of an expression, its complex values at the points."""
 
-RELATIVE_ERROR = 1e-10  # values are computed to 20 digits and sent as doubles; a rounded answer is another number
+RELATIVE_ERROR = 1e-10  # values are computed to 20 digits and sent as doubles; a rounded answer is a different number
 
 
 class SymbolicCheck:
-    """Evaluates expressions with sympy, each in a sandbox of its own, and compares their values here.
+    """Evaluates expressions with sympy, each in a sandbox of its own, and compares their values outside.
 
-    An expression is parsed by evaluating it as Python, so it may be any program. All that it can do is to print values, and
-    it does not know which ones are wanted.
+    Parsing an expression evaluates it as Python, so it may be any program. All it can do is print values, without knowing
+    the expected ones.
 
     Args:
-        deadline: seconds for an expression, most of them for importing sympy.
-        workers: expressions at once; by default as many as there are processors.
+        deadline: seconds per expression, most of them for importing sympy.
+        workers: concurrent expressions; by default the number of processors.
 
     Example:
         >>> SymbolicCheck().compare([("1024", "2**10")])  # doctest: +SKIP
@@ -44,7 +44,7 @@ class SymbolicCheck:
             pairs: gold and found expression.
 
         Returns:
-            One outcome for each; an error where the gold one has no value, a timeout where the found one takes too long.
+            One outcome per pair; an error if the gold has no value, a timeout if the found one takes too long.
         """
         unknown = list(dict.fromkeys(gold for gold, _ in pairs if gold not in self._gold))
         evaluated = self._evaluate([*unknown, *(found for _, found in pairs)])
@@ -72,7 +72,7 @@ class SymbolicCheck:
 
 
 def read_values(result: SandboxResult) -> Values | None:
-    """What the sandbox's last line says; None if that is no values."""
+    """The values in the sandbox's last line; None if it contains none."""
     if not result:
         return None
     try:
@@ -83,7 +83,7 @@ def read_values(result: SandboxResult) -> Values | None:
 
 
 def same_values(one: Values, two: Values) -> bool:
-    """Whether expressions have values at the same points, at most points, and these are equal up to rounding."""
+    """Whether the expressions have values at the same points, at most points, and these are equal up to rounding."""
 
     def close(a: tuple[float, float], b: tuple[float, float]) -> bool:
         size = max(abs(complex(*a)), abs(complex(*b)))

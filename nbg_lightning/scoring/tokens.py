@@ -1,4 +1,4 @@
-"""Tokens of an answer: numbers, letters, LaTeX commands, texts and signs, without layout."""
+"""Tokenization of an answer: numbers, letters, LaTeX commands, texts and signs, without layout."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Token(NamedTuple):
     """A token.
 
     Attributes:
-        kind: ``letter`` is one of a variable, ``word`` has several, ``text`` is in ``\\text{}``; ``open`` and ``close`` are
-            brackets of collections.
-        text: without layout.
-        spaced: whether a blank stands before it.
+        kind: a ``letter`` is one letter of a variable, a ``word`` has several, a ``text`` is in ``\\text{}``; ``open`` and
+            ``close`` are brackets of collections.
+        text: text without layout.
+        spaced: whether it follows a blank.
     """
 
     kind: TokenKind
@@ -140,10 +140,10 @@ NAMES = {
     ),
     *("and", "or", "percent"),
 }
-"""Words that mean something in mathematics also where they are glued to a number."""
+"""Words with a mathematical meaning even directly after a number."""
 
 CODES = {"USD": "dollar", "EUR": "euro", "GBP": "sterling", "Rs": "rupee", "US": "dollar"}
-"""Names of currencies that stand before an amount; ``US`` only before a dollar sign."""
+"""Names of currencies before an amount; ``US`` only before a dollar sign."""
 
 _SIGNS = {"times": "*", "cdot": "*", "ast": "*", "div": "/", "lt": "<", "gt": ">", "colon": ":"}
 
@@ -162,8 +162,8 @@ _TOKEN = re.compile(
     r"|(?P<sign>\*\*|<=|>=|!=|==|.)",
     re.DOTALL | re.ASCII,
 )
-_READ_WITHIN = re.compile(r"[\d,;()\\=$%]|^\s*[A-Z]\s*$|^\s*,?\s*(?:and|or)\b")  # in \text{}: not only words
-_LINE_SKIP = re.compile(r"\*?\s?\[-?[\d.]{1,8}\s?(?:pt|ex|em|mm|cm|in)\]")  # behind the end of a row: ``\\\\[2pt]``
+_READ_WITHIN = re.compile(r"[\d,;()\\=$%]|^\s*[A-Z]\s*$|^\s*,?\s*(?:and|or)\b")  # in \text{}: more than words
+_LINE_SKIP = re.compile(r"\*?\s?\[-?[\d.]{1,8}\s?(?:pt|ex|em|mm|cm|in)\]")  # after the end of a row: ``\\\\[2pt]``
 _COLOUR = re.compile(r"\s?(?:\[\w{1,10}\])?\{[^{}]{0,40}\}")
 _REALS = re.compile(r"R(?![A-Za-z])")
 _SWITCH = re.compile(r"\\(?:rm|bf|it)(?![A-Za-z])\s?")
@@ -181,16 +181,16 @@ _BRACKETS = {
     "lbrack": "[",
     "rbrack": "]",
 }
-_CONSTANTS = ("e", "i")  # also written upright
+_CONSTANTS = ("e", "i")  # possibly written upright
 _SIGN_FORMS = {"**": "^", "==": "=", "<=": "le", ">=": "ge", "!=": "ne"}
 
 
 def tokenize(text: str) -> list[Token]:
-    """Split an answer (as `plain_characters` gives it) into tokens.
+    """Split an answer (from `plain_characters`) into tokens.
 
     Raises:
-        LimitError: it is longer, deeper or larger than the limits allow.
-        UnreadableError: a command that is not closed.
+        LimitError: it exceeds the limits.
+        UnreadableError: a command is not closed.
     """
     if len(text) > MAX_ANSWER:
         raise LimitError(f"an answer of {len(text)} characters; the limit is {MAX_ANSWER}")
@@ -215,7 +215,7 @@ class _Tokenizer:
             self.spaced = match.lastgroup == "space"
 
     def _step(self, match: re.Match[str]) -> int:
-        """Add the token of a match; returns where the next one begins."""
+        """Add the token of a match; returns the start of the next one."""
         kind, found = match.lastgroup, match.group()
         if kind == "command":
             return self._command(match)
@@ -247,11 +247,11 @@ class _Tokenizer:
 
         Args:
             found: the letters.
-            place: behind them.
+            place: position after the letters.
         """
         alone = self.spaced or not self.tokens or self.tokens[-1].kind in ("comma", "open")
         if alone and found.lower() in _SIGN_WORDS and self._opens_an_item():
-            self._put("sign", "-")  # of "minus 5"; "5 minus x" has no value
+            self._put("sign", "-")  # from "minus 5"; "5 minus x" has no value
             return
         code = found in CODES and (found != "US" or _MONEY.match(self.text, place) is not None)
         measure = (is_unit(found, self.spaced) or found.lower() in POWERS) and bool(self.tokens)
@@ -293,7 +293,7 @@ class _Tokenizer:
         return end
 
     def _argument(self, name: str, end: int) -> int:
-        """Take ``{...}`` behind a text command: as one text, or as tokens where there is more than words in it."""
+        """Consume ``{...}`` after a text command: as one text, or as tokens if it contains more than words."""
         begin = end
         while begin < len(self.text) and self.text[begin] == " ":
             begin += 1
@@ -305,7 +305,7 @@ class _Tokenizer:
         return self._upright(name, begin + 1, self._closing(begin))
 
     def _upright(self, name: str, begin: int, close: int) -> int:
-        """Add what stands between two places in the command ``name``; returns the place behind its closing brace."""
+        """Add the text between two positions in the command ``name``; returns the position after its closing brace."""
         content = self.text[begin:close]
         words = " ".join(content.replace("~", " ").split())
         if name == "mathbb" and words == "R":

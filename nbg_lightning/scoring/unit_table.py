@@ -1,7 +1,7 @@
-"""The table of units of measure: what each is in others, its symbols with their prefixes, and its words.
+"""The table of units of measure: definition in other units, symbols with prefixes, and words.
 
-Factors are exact, as they are defined: the SI brochure (9th edition), the yard and pound of 1959, US gallons. A month is no
-number of days, and a currency no number of another one: they are quantities of their own.
+Factors are exact by definition: the SI brochure (9th edition), the yard and pound of 1959, US gallons. A month has no fixed
+number of days, and a currency no fixed value in another one: they are separate quantities.
 """
 
 from __future__ import annotations
@@ -108,13 +108,13 @@ kib   | 8192 bit       |               | KiB             | kibibyte
 mib   | 8388608 bit    |               | MiB             | mebibyte
 gib   | 8589934592 bit |               | GiB             | gibibyte
 """.strip().splitlines()
-"""Name, definition, prefixes of the symbols (in other letters the first of two is meant), symbols, words without plural."""
+"""Name, definition, prefixes of the symbols (in other letter case, the first of two is meant), symbols, words without plural."""
 
 TURNS = {"deg", "turn"}
-"""Units whose factor is times pi."""
+"""Units whose factor includes pi."""
 
 ZEROS = {"C": "27315/100", "F": "45967/180"}
-"""Kelvin at the zero of a scale of temperatures."""
+"""Kelvin at the zero of a temperature scale."""
 
 ALSO = {
     "°": "C F",
@@ -127,10 +127,10 @@ ALSO = {
     "pounds": "gbp",
     "¥": "yuan",
 }
-"""Signs and words that are written for several units: what else they may be, by the names of the rows."""
+"""Signs and words used for several units: their other meanings, by the names of the rows."""
 
 AMOUNTS = frozenset({"dollar", "euro", "sterling", "yen", "yuan", "rupee", "won"})
-"""Quantities of which a rate is the amount: a price, a wage."""
+"""Quantities per which an amount is given: a price, a wage."""
 
 ALIASES = {
     "mph": "mi/h",

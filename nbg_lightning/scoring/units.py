@@ -1,4 +1,4 @@
-"""Units of measure: their quantity, and how many of its base unit they are."""
+"""Units of measure: their quantity, and their value in its base unit."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Unit:
     """A unit of measure: a product of powers of base units, times a factor.
 
     Attributes:
-        powers: of the base quantities, without those to the power 0, by their names.
-        factor: base units in it, but for the power of pi.
-        turns: the power of pi in it; 1 for degrees, which are pi / 180 radians.
+        powers: powers of the base quantities by name, without zero powers.
+        factor: value in base units, apart from the power of pi.
+        turns: power of pi in the factor; 1 for degrees, which are pi / 180 radians.
         zero: base units at its zero: 273.15 (K) for degrees Celsius.
-        also: what else its sign may be: degrees are an angle or a temperature.
+        also: other meanings of its sign: degrees are an angle or a temperature.
     """
 
     powers: tuple[tuple[str, int], ...]
@@ -37,7 +37,7 @@ class Unit:
 
     @property
     def readings(self) -> tuple[Unit, ...]:
-        """All that it may be."""
+        """All possible meanings."""
         return (self, *self.also)
 
     @property
@@ -52,7 +52,7 @@ class Unit:
         return over + "".join(f"/{name}^{-power}".removesuffix("^1") for name, power in self.powers if power < 0)
 
     def times(self, other: Unit, power: int = 1) -> Unit:
-        """This unit times a power of another one. Zeros of temperatures are left out: in J/K a degree is a difference."""
+        """This unit times a power of another one. Zeros of temperatures are ignored: in J/K a degree is a difference."""
         powers = dict(self.powers)
         for name, each in other.powers:
             powers[name] = powers.get(name, 0) + each * power
@@ -69,7 +69,7 @@ def _number(text: str) -> Fraction:
 
 
 def _defined(definition: str, known: Mapping[str, Unit]) -> Unit:
-    """What a row of the table says: a quantity, or a number of other units."""
+    """The unit defined by a row of the table: a quantity, or a multiple of other units."""
     first, *rest = definition.split()
     if not rest:
         return Unit(((first, 1),), Fraction(1))
@@ -88,7 +88,7 @@ def _plurals(word: str) -> tuple[str, ...]:
 
 
 def _tables() -> tuple[dict[str, Unit], dict[str, Unit], dict[str, Unit]]:
-    """Units by their symbols, by their words in small letters, and by their symbols in small letters."""
+    """Units by symbol, by word in lower case, and by symbol in lower case."""
     known: dict[str, Unit] = {}
     symbols: dict[str, Unit] = {}
     words: dict[str, Unit] = {}
@@ -120,11 +120,11 @@ def _tables() -> tuple[dict[str, Unit], dict[str, Unit], dict[str, Unit]]:
 _SYMBOLS, _WORDS, _FOLDED = _tables()
 CAPITALS = frozenset("NJWKVA")
 SYMBOLS = frozenset("mgshL") | CAPITALS
-"""Letters that are a unit behind a number and a blank."""
-_LETTERS = SYMBOLS | frozenset("lCFTHStdkMGncp") | {"Omega", "mu"}  # where the other side has a unit
+"""Letters that are a unit after a number and a blank."""
+_LETTERS = SYMBOLS | frozenset("lCFTHStdkMGncp") | {"Omega", "mu"}  # if the other side has a unit
 GREEK_SYMBOLS = {"mu": "u", "Omega": "Ω"}
-"""Commands of LaTeX that are the prefix of a millionth, and the symbol of ohm."""
-_GLUED = re.compile(r"[cmk]m|[mk]?g|gm|lbs?|oz|ft|yd|hr|m[lL]|pm|[kKMG]B|.{3,}")  # right behind a number
+"""LaTeX commands for the prefix micro and the symbol of ohm."""
+_GLUED = re.compile(r"[cmk]m|[mk]?g|gm|lbs?|oz|ft|yd|hr|m[lL]|pm|[kKMG]B|.{3,}")  # directly after a number
 _NOT_BARE = {"in", "am", "min", "rad", "sec", "deg", "mi", "rev", "won", "MN", "MV", "MA", "nm", "ns", "bar", "gal"}
 _SCALES = {"k": 10**3, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _NOT_COUNTED = {
@@ -148,7 +148,7 @@ _NOT_COUNTED = {
     ),
     *("plus", "minus", "divided", "mod", "modulo", "squared", "cubed", "factorial", "log", "halves", "thirds"),
 }
-"""Words behind a number with which it is another number, or none."""
+"""Words after a number that change its value, or leave it without one."""
 
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 _BEHIND = {"squared": 2, "cubed": 3}
@@ -156,18 +156,18 @@ _HYPHEN = re.compile(r"(?<=[A-Za-z])-(?=[A-Za-z])")  # kilowatt-hours
 _HOURLY = re.compile(r"(?i)\ban?(?= (?:hour|day|week|month|year|minute|second)s?\b)")
 _PIECE = re.compile(r"\s*+(?:([^\W\d_]+|°[CF]?)(?:\^?\{?([1-4])\}?|\^\{?(-[1-4])\}?)?|([/()]))\s*+")
 _FRACTION = re.compile(r"\\[dt]?frac ?\{([^{}]{1,40})\}\{([^{}]{1,40})\}")
-_BETWEEN = re.compile(r"\\[,;:! ]|\\(?:cdot|times)(?![A-Za-z])|[~*\u00b7\u22c5]")  # of the factors of a unit
+_BETWEEN = re.compile(r"\\[,;:! ]|\\(?:cdot|times)(?![A-Za-z])|[~*\u00b7\u22c5]")  # between factors of a unit
 _DEGREE = re.compile(r"\^?\{?\\(?:circ|degree)(?![A-Za-z])\}? ?")
 _SAME = {0x00B5: "u", 0x03BC: "u", 0x2126: "\u03a9", 0x212B: "\u00c5", 0x00B7: " ", 0x22C5: " ", ord("*"): " "}
 _UPRIGHT = ((re.compile(r"\\mu(?![A-Za-z]) ?"), "u"), (re.compile(r"\\Omega(?![A-Za-z]) ?"), "Ω"), (_DEGREE, "°"))
 
 
 def is_unit(name: str, spaced: bool) -> bool:
-    """Whether bare letters behind a number are a unit and no product of variables.
+    """Whether bare letters after a number are a unit rather than a product of variables.
 
     Args:
         name: the letters.
-        spaced: whether a blank stands between.
+        spaced: whether there is a blank in between.
 
     Example:
         >>> is_unit("cm", False), is_unit("kW", True), is_unit("mV", False), is_unit("xy", True)
@@ -181,10 +181,10 @@ def is_unit(name: str, spaced: bool) -> bool:
 
 
 def scale_of(text: str) -> tuple[int, Unit | None]:
-    """How many times a number is what stands before some words, and the unit that the rest of the words is.
+    """The factor given by the words before a unit, and the unit of the remaining words.
 
     Raises:
-        UnreadableError: they say something of the number, so that it is not the answer by itself.
+        UnreadableError: they modify the number, so that it is not the answer by itself.
 
     Example:
         >>> scale_of("million apples"), scale_of("hundred cm")[1] == read_unit("cm")
@@ -202,12 +202,12 @@ def scale_of(text: str) -> tuple[int, Unit | None]:
 
 
 def _folded(word: str) -> str:
-    """A word in small letters; a single letter as it is: ``k`` is a thousand, ``K`` is kelvin."""
+    """A word in lower case; single letters are unchanged: ``k`` is a thousand, ``K`` is kelvin."""
     return word if len(word) == 1 else word.lower()
 
 
 def read_unit(text: str) -> Unit | None:
-    """The unit of measure that some words are; None for other things that are counted.
+    """The unit of measure named by some words; None for other counted things.
 
     Example:
         >>> read_unit("square cm") == read_unit("cm^2"), read_unit("mL") == read_unit("cubic centimetres"), read_unit("apples")
@@ -220,7 +220,7 @@ def read_unit(text: str) -> Unit | None:
 
 @lru_cache(maxsize=4096)
 def _read_unit(text: str) -> Unit | None:
-    """Read a short text: answers of one question, and of many, are in the same few units."""
+    """Parse a short text; cached, since answers use the same few units."""
     text = _HYPHEN.sub(" ", text.replace(".", "").translate(_SAME).strip())
     if not text:
         return None
@@ -243,7 +243,7 @@ def _read_unit(text: str) -> Unit | None:
 
 
 def _quotient(over: Unit, under: Unit) -> Unit | None:
-    """One unit by another; of a price, a wage, and of hours per week the amount, which is the answer."""
+    """One unit divided by another; for a price, a wage, or hours per week, the amount, which is the answer."""
     clocks = ({"time"}, {"month"})
     parts = [{name for name, _ in unit.powers} for unit in (over, under)]
     if parts[0] & AMOUNTS or (parts[0] in clocks and parts[1] in clocks):
@@ -253,7 +253,7 @@ def _quotient(over: Unit, under: Unit) -> Unit | None:
 
 
 def _factors(text: str) -> Iterator[tuple[Unit | None, int, bool]]:
-    """The factors of a unit with their powers, and whether they stand below; a unit that is None where there is no such."""
+    """The factors of a unit with their powers, and whether they are in the denominator; None for an unknown unit."""
     text = _HOURLY.sub("per", text[text.startswith("1/") :])
     place, is_under, raised = 0, False, 1
     found: list[tuple[Unit | None, int, bool]] = []
@@ -282,12 +282,12 @@ def _factors(text: str) -> Iterator[tuple[Unit | None, int, bool]]:
 
 
 def _named(word: str) -> Unit | None:
-    """The unit that one word names: a symbol, a word in any letters, or a symbol in other letters (``KM``)."""
+    """The unit named by one word: a symbol, a word in any letter case, or a symbol in other letter case (``KM``)."""
     return _SYMBOLS.get(word) or _WORDS.get(word.lower()) or _FOLDED.get(word.lower())
 
 
 def read_upright(content: str) -> str | None:
-    """The unit that LaTeX in an upright text is, in words: ``km\\,h^{-1}``; None where it is no unit, or a single letter.
+    """The unit of LaTeX in upright text, in words: ``km\\,h^{-1}``; None if it is not a unit, or a single letter.
 
     Example:
         >>> read_upright(r"km\\,h^{-1}"), read_upright("x = 5"), read_upright("A"), read_upright(r"^\\circ C")
@@ -300,12 +300,12 @@ def read_upright(content: str) -> str | None:
 
 
 def unit_of_symbols(powers: Mapping[str, int], unit: Unit | None, wanted: Unit) -> Unit | None:
-    """The unit that a product of letters is, with a unit behind it: N with ``m`` behind it; None if a letter is no symbol.
+    """The unit formed by a product of letters followed by a unit: N followed by ``m``; None if a letter is not a symbol.
 
     Args:
-        powers: of the letters.
-        unit: behind them.
-        wanted: of two readings (``mW``), the one of this quantity is meant.
+        powers: powers of the letters.
+        unit: unit after them.
+        wanted: of two readings (``mW``), the one with this quantity is chosen.
 
     Example:
         >>> unit_of_symbols({"s": -1}, None, read_unit("Hz")) == read_unit("Hz")
@@ -329,7 +329,7 @@ def unit_of_symbols(powers: Mapping[str, int], unit: Unit | None, wanted: Unit) 
 
 
 def _readings(powers: dict[str, int]) -> Iterator[dict[str, int]]:
-    """Letters as units of their own, and with one of them as the prefix of another."""
+    """Letters as separate units, and with one of them as the prefix of another."""
     if all(name in _SYMBOLS for name in powers):
         yield powers
     for prefix, name in permutations(powers, 2):

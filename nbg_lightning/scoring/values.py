@@ -1,4 +1,4 @@
-"""Values: what a final answer is, after its layout is taken away."""
+"""Values: parsed final answers without their layout."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from nbg_lightning.scoring.units import Unit
 
 @dataclass(frozen=True, kw_only=True)
 class Value:
-    """What an answer is.
+    """The value of an answer.
 
     Attributes:
-        plain: the answer without layout: LaTeX that a parser of mathematics understands.
+        plain: the answer without layout, as LaTeX for a mathematics parser.
     """
 
     plain: str
@@ -25,10 +25,10 @@ class Number(Value):
     """A number, or an expression with variables.
 
     Attributes:
-        exact: its value; for a percentage the number before the sign.
-        percent: whether a percent sign stands behind it.
-        unit: of measure; None for none, and for other words ("apples").
-        base: of a numeral with an index, such as ``2516_8``, whose digits `exact` then is, read as decimal ones.
+        exact: its value; for a percentage, the number before the sign.
+        percent: whether a percent sign follows it.
+        unit: unit of measure; None for none, and for other words ("apples").
+        base: base of a numeral with an index, such as ``2516_8``; `exact` is then its digits read as decimal.
     """
 
     exact: Quotient
@@ -39,7 +39,7 @@ class Number(Value):
 
     @property
     def rational(self) -> Fraction | None:
-        """The value of a number without variables and radicals, percent as hundredths."""
+        """The value of a number without variables and radicals, with percent as hundredths."""
         value = self.exact.rational
         return value / 100 if value is not None and self.percent else value
 
@@ -49,9 +49,9 @@ class Collection(Value):
     """Several values.
 
     Attributes:
-        elements: in the order in which they are written.
-        opening, closing: ``(``, ``[``, ``{`` or ``]`` and their counterparts; empty for a bare list; ``union`` for a union of
-            sets; ``matrix`` and ``row``.
+        elements: elements in the order they are written.
+        opening, closing: ``(``, ``[``, ``{`` or ``]`` and their counterparts; empty for a bare list; ``union`` for a union
+            of sets; ``matrix`` and ``row``.
     """
 
     elements: tuple[Value, ...]
@@ -80,13 +80,13 @@ class Text(Value):
 
 @dataclass(frozen=True, kw_only=True)
 class Unread(Value):
-    """A text that the grammar does not read.
+    """A text that the grammar cannot read.
 
     Attributes:
-        reason: in one line.
-        beyond: it is beyond a limit; nothing else may read it either.
-        malformed: it is no answer by the grammar, so a larger parser shall not guess what it is.
-        no_number: it is an inequality, or has words in it.
+        reason: reason in one line.
+        beyond: whether it exceeds a limit; no other parser may read it.
+        malformed: whether the grammar refuses it as an answer, so that a larger parser must not guess.
+        no_number: whether it is an inequality, or contains words.
     """
 
     reason: str

@@ -1,6 +1,6 @@
-"""What a model's text is worth: answers are found in it, and compared with the gold answer.
+"""Verdicts on a model's text: the answer is extracted, and compared with the gold answer.
 
-An answer that cannot be parsed is the model's doing: it counts as wrong, and the rate of these is reported. A failure of ours (a
+An unparsable answer is the model's fault: it counts as wrong, and the rate of these is reported. A failure of the library (a
 verifier, an engine, a judge) has no score and is never counted as wrong.
 """
 
@@ -25,7 +25,7 @@ from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of a written number: ``1,200``, ``$3.50``, ``-7``, ``3/4``; of a percentage the number before the sign.
+    """The exact value of a written number: ``1,200``, ``$3.50``, ``-7``, ``3/4``; for a percentage the number before the sign.
 
     Example:
         >>> number("$1,200.50")
@@ -39,8 +39,8 @@ def extract_number(text: str, first: bool = False) -> Fraction | None:
     """The number that a text gives as its answer; see `nbg_lightning.scoring.places`.
 
     Args:
-        text: of a model.
-        first: without a mark, the first number of the text counts, not the last: for continuations that run on.
+        text: a model's text.
+        first: without a mark, use the first number of the text instead of the last: for continuations that run on.
     """
     found = extract_value(text, first)
     return None if isinstance(found, str) else _fraction(found)
@@ -51,7 +51,7 @@ def _fraction(value: Number | None) -> Fraction | None:
 
 
 def score_number(text: str, gold: str, first: bool = False) -> Verdict:
-    """Whether a text's answer is a number of this value.
+    """Whether a text's answer is a number with this value.
 
     Example:
         >>> score_number("so 4 + 5 = 9 eggs. The answer is $9.00.", "9").score
@@ -89,7 +89,7 @@ def score_math(text: str, gold: str) -> Verdict:
 
 
 def _asked(pairs: Pairs, wanted: str, found: str) -> Verdict:
-    """What math-verify says of pairs that must all be equal. One that is not decides, whatever becomes of the others."""
+    """The verdict of math-verify on pairs that must all be equal. An unequal one decides, whatever the others give."""
     failed = None
     for pair in pairs:
         try:
@@ -107,10 +107,10 @@ def _asked(pairs: Pairs, wanted: str, found: str) -> Verdict:
 
 
 def extract_answer(text: str) -> str:
-    """What stands in ``<answer>``, else in the last box, else after the last "Answer:", else the whole text.
+    """The content of ``<answer>``, else of the last box, else the text after the last "Answer:", else the whole text.
 
-    All lines of it, as they are written: characters such as ``_`` and ``#`` are the cells of a board. Only a fence, or asterisks
-    around the announcement or the whole answer, are taken off.
+    All lines are kept as written: characters such as ``_`` and ``#`` are the cells of a board. Only a fence, or asterisks
+    around the announcement or the whole answer, are removed.
 
     Example:
         >>> extract_answer("Let me see. <answer> 42 </answer>"), extract_answer("**Answer:** _ Q\\nQ _")
@@ -123,7 +123,7 @@ def extract_answer(text: str) -> str:
 
 
 def _as_written(region: str) -> str:
-    """What stands behind an announcement, without the layout that sets it off."""
+    """The text after an announcement, without its layout."""
     answer = region.strip().removeprefix(":").strip()
     if answer[:3] in ("** ", "**\n"):  # they end the announcement: **Answer:** 5
         answer = answer[3:].strip()
@@ -138,12 +138,12 @@ def _as_written(region: str) -> str:
 
 
 def score_letter(text: str, gold: str, letters: Sequence[str], options: Sequence[str] = ()) -> Verdict:
-    """Whether a text chooses the gold letter; see `nbg_lightning.scoring.letters`. Options with one text are one answer.
+    """Whether a text chooses the gold letter; see `nbg_lightning.scoring.letters`. Options with the same text are one answer.
 
     Args:
-        text: of a model.
+        text: a model's text.
         gold: the right letter.
-        letters: of all options.
+        letters: letters of all options.
         options: their texts, by which an answer may choose too.
 
     Example:
@@ -158,7 +158,7 @@ def score_letter(text: str, gold: str, letters: Sequence[str], options: Sequence
 
 
 def score_exact(text: str, gold: str) -> Verdict:
-    """Whether the first line (or what follows "answer:") is the gold text, but for case, spaces and a final stop."""
+    """Whether the first line (or the text after "answer:") is the gold text, ignoring case, spaces and a final full stop."""
     region = next(announced(text), text).strip()
     line = boxed(text) or tagged(text) or next(iter(region.splitlines()), "")
 

@@ -1,8 +1,8 @@
 """Verifiers that may hang or fail, in processes that can be killed.
 
-Checkers that others wrote look at what a model wrote: they run in a sandbox, with fresh state for each answer (see
-`nbg_lightning.scoring.checkers`). The user's own functions are trusted, and run in a plain process unless they ask for the
-sandbox. `VerifierPool` has several side by side.
+Third-party checkers process model output: they run in a sandbox, with fresh state for each answer (see
+`nbg_lightning.scoring.checkers`). User functions are trusted, and run in a plain process unless they request the
+sandbox. `VerifierPool` runs several in parallel.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ _FUNCTION, _SANDBOXED = "function ", "sandboxed function "
 
 
 class VerifierError(RuntimeError):
-    """A verifier failed, or ran out of time, before it looked at the answer; says nothing of the answer's worth."""
+    """A verifier failed, or ran out of time, before it looked at the answer; this says nothing about the answer."""
 
 
 class VerifierTimeout(VerifierError):
-    """It ran out of time."""
+    """The verifier ran out of time."""
 
 
 class VerifierDied(VerifierError):
-    """Its process ended: because of this input, or because somebody killed it. Worth another try."""
+    """Its process ended: because of this input, or because it was killed. Can be retried."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a verifier said.
+    """The outcome of a verifier.
 
     Attributes:
         value: its verdict; None unless the status is ``ok``.
-        status: ``timeout`` or ``error`` say nothing of the answer.
+        status: ``timeout`` and ``error`` say nothing about the answer.
         detail: why there is no verdict, or why the answer could not be checked and is wrong.
     """
 
@@ -51,13 +51,13 @@ class Outcome:
 
 
 class Verifier:
-    """Processes that answer one question after the other; one for each `sandbox_of` a question, started when it is needed.
+    """Processes that answer one question after another, one per `sandbox_of` a question, started on demand.
 
     An answer that cannot be checked (it takes too long, needs too much memory, is a program, or makes the checker fail) is
-    wrong, since the question's own answer was found sound before. What fails before that is an error.
+    wrong, since the question's own answer has been validated before. Failures before that are errors.
 
     Args:
-        deadline: seconds for an answer.
+        deadline: seconds per answer.
         packages: names of packages that a sandboxed function may import.
 
     Example:
@@ -72,7 +72,7 @@ class Verifier:
         self.deadline, self.packages = deadline, tuple(packages)
         self._worker: FunctionWorker | None = None
         self._checkers: dict[str, CheckerProcess] = {}
-        self._failed: dict[str, str] = {}  # kinds that do not start, which takes long to find out
+        self._failed: dict[str, str] = {}  # kinds that fail to start, which takes long to find out
         self._lock = threading.Lock()
 
     def __enter__(self) -> Verifier:
@@ -82,7 +82,7 @@ class Verifier:
         self.close()
 
     def close(self) -> None:
-        """End the processes; the next call starts others."""
+        """End the processes; the next call starts new ones."""
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.close()
@@ -91,21 +91,21 @@ class Verifier:
         self._failed.clear()
 
     def call(self, kind: str, *arguments: Any) -> Any:
-        """What the verifier of a kind says.
+        """The verdict of the verifier of a kind.
 
         Args:
             kind: ``math``, ``reasoning_gym``, ``ifeval``; or ``function PATH``, a function by its import path, or
                 ``sandboxed function PATH``.
-            arguments: of that verifier; they are pickled.
+            arguments: arguments of that verifier; they are pickled.
 
         Raises:
-            VerifierError: there is no verdict, and that is not the answer's fault.
-            RuntimeError: there is no sandbox, with the way to get it.
+            VerifierError: there is no verdict, for reasons other than the answer.
+            RuntimeError: there is no sandbox; the message says how to get it.
         """
         return self.ask(kind, *arguments).value
 
     def ask(self, kind: str, *arguments: Any) -> Outcome:
-        """`call` with the reason for the verdict."""
+        """Like `call`, with the reason for the verdict."""
         with self._lock:
             try:
                 return self._called(kind, arguments) if kind.startswith(_FUNCTION) else self._checked(kind, arguments)
@@ -153,7 +153,7 @@ class Verifier:
 
 
 def check_isolation(kind: str, packages: Sequence[str] = ()) -> None:
-    """Raise a RuntimeError, with what to do, where a kind of verifier cannot be isolated or is not installed."""
+    """Raise a RuntimeError with instructions if a kind of verifier cannot be isolated or is not installed."""
     try:
         checker_isolation(*_checker(kind), tuple(packages))
     except CheckerFailed as error:
@@ -161,10 +161,10 @@ def check_isolation(kind: str, packages: Sequence[str] = ()) -> None:
 
 
 def sandbox_of(kind: str, arguments: Sequence[Any]) -> str:
-    """The sandbox that a question goes to.
+    """The sandbox that a question is sent to.
 
-    That is one for each kind, but two for reasoning-gym: a process that imported numpy and sympy takes several times as long
-    to fork, which tasks without them need not wait for.
+    There is one per kind, but two for reasoning-gym: a process that imported numpy and sympy takes several times as long
+    to fork, which tasks without them should not wait for.
 
     Example:
         >>> sandbox_of("reasoning_gym", ("chain_sum", {}, {}, "12"))
@@ -177,13 +177,13 @@ def sandbox_of(kind: str, arguments: Sequence[Any]) -> str:
 
 
 def _checker(kind: str) -> tuple[str, str]:
-    """A kind of checker, and the path of the user's function."""
+    """The kind of a checker, and the path of the user function."""
     return ("function", kind.removeprefix(_SANDBOXED)) if kind.startswith(_SANDBOXED) else (kind, "")
 
 
 @functools.cache
 def shared_verifier() -> Verifier:
-    """One for the whole process: its checkers take a second to start, and end with this process."""
+    """The verifier shared by the whole process: its checkers take a second to start, and end with the process."""
     verifier = Verifier()
     atexit.register(verifier.close)
     return verifier

@@ -1,4 +1,4 @@
-"""A process for the user's own functions, which are trusted: it may hang or crash, and is killed then."""
+"""A process for user functions, which are trusted, but may hang or crash and are then killed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any
 from nbg_lightning.parent import die_with
 from nbg_lightning.scoring.frames import read_frame, write_frame
 
-START_SECONDS = 60.0  # for imports, beside the deadline of the first call
-_ORPHAN_SECONDS = 60  # of processor time that a child whose parent is gone may still spend, beside the deadline
+START_SECONDS = 60.0  # for imports, in addition to the first call's deadline
+_ORPHAN_SECONDS = 60  # processor time that a child without a parent may still use, in addition to the deadline
 
 
 class FunctionWorker:
@@ -31,7 +31,7 @@ class FunctionWorker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": modules},
-            start_new_session=True,  # a Ctrl-C is for the run, which then ends this
+            start_new_session=True,  # a Ctrl-C goes to the run, which then ends this process
         )
         assert self._process.stdin is not None and self._process.stdout is not None
         self.jobs, self.replies = self._process.stdin.fileno(), self._process.stdout.fileno()
@@ -42,22 +42,22 @@ class FunctionWorker:
         return self._process.pid
 
     def alive(self) -> bool:
-        """Whether the process has not ended."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def ask(self, function: str, arguments: Sequence[Any], deadline: float) -> tuple[bool, Any]:
-        """Call a function: whether it returned, and its result or its exception in one line.
+        """Call a function: returns whether it returned, and its result or its exception in one line.
 
         Raises:
             TimeoutError: no result in time.
-            OSError, EOFError, pickle.UnpicklingError: the process is gone.
+            OSError, EOFError, pickle.UnpicklingError: the process has ended.
         """
         message = pickle.dumps((function, deadline, tuple(arguments)))
         known = function in self._ready
         end = time.monotonic() + deadline + (0.0 if known else START_SECONDS)
         write_frame(self.jobs, message, end)
         if not known:
-            read_frame(self.replies, end)  # its imports are done: the clock begins
+            read_frame(self.replies, end)  # its imports are done: the time limit starts
             self._ready.add(function)
             end = time.monotonic() + deadline
         returned, value = pickle.loads(read_frame(self.replies, end))
@@ -77,10 +77,10 @@ class FunctionWorker:
 
 
 def serve(parent: int) -> None:
-    """Answer calls from standard input until it ends."""
+    """Serve calls from standard input until it ends."""
     die_with(parent)
     source, target = os.dup(0), os.dup(1)
-    os.dup2(2, 1)  # whatever a function prints must not get between the results
+    os.dup2(2, 1)  # a function's output must not mix with the results
     ready = set()
     with contextlib.suppress(EOFError):
         while True:
@@ -107,7 +107,7 @@ def _send(target: int, value: Any) -> None:
 
 
 def _bind_time(deadline: float) -> None:
-    """Nobody watches the clock when the parent is gone: the kernel ends a child that computes on and on."""
+    """Limit processor time, so that the kernel ends a computing child whose parent has died."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     seconds = int(used.ru_utime + used.ru_stime + START_SECONDS + deadline) + _ORPHAN_SECONDS
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))

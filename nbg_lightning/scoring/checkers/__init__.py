@@ -1,6 +1,6 @@
-"""Checkers that others wrote, run on what a model wrote: inside the sandbox, with fresh state for each answer.
+"""Third-party checkers applied to model output: inside the sandbox, with fresh state for each answer.
 
-`server` is the first process of a sandbox. It imports a checker once and forks a child for each answer; `confinement` is what
-the child can no longer do, `grammar` what Python text it may still evaluate, `kinds` the checkers. Nothing here imports the
-rest of the library: the files are mounted into the sandbox by themselves.
+`server` is the first process of a sandbox. It imports a checker once and forks a child for each answer; `confinement` restricts
+the child, `grammar` defines which Python text it may still evaluate, and `kinds` has the checkers. Nothing here imports the
+rest of the library, since these files are mounted into the sandbox on their own.
 """

@@ -1,8 +1,8 @@
-"""What the process that checks one answer can no longer do, whatever the answer makes its checker do.
+"""Confinement of the process that checks an answer, whatever the answer makes its checker do.
 
-Three layers, each of which holds alone: text that is no expression of `grammar` is not evaluated (an audit hook, which Python
-code cannot remove); the kernel refuses new processes, signals to others, sockets and written files; limits on memory,
-processor time and files. Around them stands the sandbox.
+There are three independent layers: text that is not an expression of `grammar` is not evaluated (an audit hook, which Python
+code cannot remove); the kernel refuses new processes, signals to others, sockets and writing files; limits on memory,
+processor time and files. All of this is inside the sandbox.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _INSTRUCTION_BYTES = 8  # struct sock_filter
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
-# Audit events that no checker has a reason to raise while it looks at an answer; https://docs.python.org/3/library/audit_events.html
+# Audit events without a legitimate use while checking an answer; https://docs.python.org/3/library/audit_events.html
 REFUSED_EVENTS = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.startfile",
     "subprocess.", "pty.", "socket.", "ctypes.", "code.__new__", "function.__new__", "pickle.find_class", "sys.settrace",
     "sys.setprofile", "sys._current_frames", "gc.get_", "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link",
     "os.symlink", "os.truncate", "os.chmod", "os.chown", "shutil.", "tempfile.", "builtins.input", "builtins.breakpoint",
 )  # fmt: skip
-# Modules that make code from templates of their own, from names that they check, or from a number (of variables).
+# Modules that generate code from their own templates, from names that they check, or from a number (of variables).
 _GENERATORS = (
     "/collections/__init__.py", "/dataclasses.py", "/enum.py", "/functools.py", "/typing.py", "/sympy/polys/monomials.py",
 )  # fmt: skip
@@ -46,13 +46,13 @@ class _Program(ctypes.Structure):
 
 
 def hide() -> None:
-    """Close this process's memory and descriptors to others of the same user."""
+    """Hide this process's memory and descriptors from others of the same user."""
     if _LIBC.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_DUMPABLE")
 
 
 def gather_memory() -> None:
-    """Have the kernel keep this process's memory in large pages, where it can: a fork then copies one entry for 2 MB, not 512."""
+    """Ask the kernel to keep this process's memory in large pages, if it can: a fork then copies one entry per 2 MB, not 512."""
     with open("/proc/self/maps", encoding="ascii") as file:
         lines = [line.split() for line in file]
     for place, permissions, *_, name in ((*line, "") if len(line) < 6 else line for line in lines):
@@ -60,15 +60,15 @@ def gather_memory() -> None:
             begin, end = (int(number, 16) for number in place.split("-"))
             begin += -begin % _LARGE_PAGE
             if (length := (end - begin) // _LARGE_PAGE * _LARGE_PAGE) > 0:
-                _LIBC.madvise(begin, length, _MADV_COLLAPSE)  # an advice: older kernels do not know it
+                _LIBC.madvise(begin, length, _MADV_COLLAPSE)  # only advice: older kernels do not support it
 
 
 def limit(memory: int, seconds: float) -> None:
-    """Bound this process: ``memory`` bytes beside what it has, processor seconds, no processes, no files.
+    """Limit this process: ``memory`` bytes beyond its current use, processor time, no processes, no files.
 
     Args:
-        memory: bytes of address space beside those in use.
-        seconds: of processor time beside those used.
+        memory: bytes of address space in addition to those in use.
+        seconds: processor time in addition to that used.
     """
     with open("/proc/self/statm", encoding="ascii") as file:
         used = int(file.read().split()[0]) * resource.getpagesize()
@@ -86,14 +86,14 @@ def limit(memory: int, seconds: float) -> None:
 
 
 def filter_system_calls(instructions: bytes) -> None:
-    """Add a filter (an array of ``struct sock_filter``) to those of this process; nothing can take it away."""
+    """Add an irrevocable filter (an array of ``struct sock_filter``) to those of this process."""
     program = _Program(len(instructions) // _INSTRUCTION_BYTES, instructions)
     if _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "PR_SET_SECCOMP")
 
 
 def close_all_but(*kept: int) -> None:
-    """Close every descriptor except the standard ones and these."""
+    """Close all descriptors except the standard ones and these."""
     start = 3
     for descriptor in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
         os.closerange(start, descriptor)
@@ -101,13 +101,13 @@ def close_all_but(*kept: int) -> None:
 
 
 def forbid_code(trusted: Sequence[str], refused: Callable[[str], Any]) -> None:
-    """Let no text be evaluated that `grammar` refuses, and none of `REFUSED_EVENTS` happen, until this process ends.
+    """From here on refuse evaluating text that `grammar` refuses, and all `REFUSED_EVENTS`.
 
     Args:
-        trusted: folders of modules, which may be imported (compiled) yet.
-        refused: is called with the reason, once, and must end the process.
+        trusted: folders of modules that may still be imported (compiled).
+        refused: called once with the reason; must end the process.
     """
-    inside = False  # the grammar parses, which is an event too
+    inside = False  # the grammar itself parses, which is an event too
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal inside
@@ -140,7 +140,7 @@ def _compile_refusal(source: Any, name: Any, trusted: Sequence[str]) -> str | No
     reason = refusal(source)
     if reason is None:
         return None
-    # 0 is this function, 1 the hook, 2 what compiles.
+    # 0 is this function, 1 the hook, 2 the caller that compiles.
     return None if sys._getframe(2).f_code.co_filename.endswith(_GENERATORS) else reason
 
 

@@ -1,6 +1,6 @@
-"""Which Python text may be evaluated on behalf of an answer: expressions of numbers, texts, names, and known functions.
+"""Python text that may be evaluated for an answer: expressions of numbers, texts, names, and known functions.
 
-Checkers hand answers to ``eval`` and sympy's ``parse_expr``. Numbers, operators, sequences and mathematical functions are
+Checkers pass answers to ``eval`` and sympy's ``parse_expr``. Numbers, operators, sequences and mathematical functions are
 answers; attributes, comprehensions, lambdas, statements, and calls of anything else are programs.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ast
 
-# Whole texts that sympy's own parser evaluates.
+# Complete texts that sympy's own parser evaluates.
 TRUSTED = frozenset({"from sympy import *"})
 
-# What sympy's parser writes in the place of numbers, names and operators.
+# Replacements by sympy's parser for numbers, names and operators.
 _CONSTRUCTORS = """
 Symbol Integer Float Rational Function Add Mul Pow Mod Not And Or Xor Eq Ne Lt Le Gt Ge Equality Unequality
 StrictLessThan LessThan StrictGreaterThan GreaterThan
@@ -36,11 +36,11 @@ _CONTAINERS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
 
 
 def refusal(source: object, sequences: bool = True) -> str | None:
-    """Why a text (or a tree of it) may not be evaluated; None if it may, or if it is not Python at all.
+    """The reason why a text (or its tree) must not be evaluated; None if it may, or if it is not Python at all.
 
     Args:
-        source: the text, as ``compile`` takes it.
-        sequences: texts and containers may be operands (``[0] * 8``), not only numbers.
+        source: the text, as for ``compile``.
+        sequences: allow texts and containers as operands (``[0] * 8``), not only numbers.
 
     Example:
         >>> refusal("(3 + 4) * sqrt(2)")
@@ -59,7 +59,7 @@ def refusal(source: object, sequences: bool = True) -> str | None:
     text = text.strip()
     try:
         return _tree_refusal(ast.parse(text, mode="eval"), sequences)
-    except (SyntaxError, ValueError):  # also for characters that no source may hold
+    except (SyntaxError, ValueError):  # also for characters that source code cannot contain
         pass
     try:
         statements = ast.parse(text).body

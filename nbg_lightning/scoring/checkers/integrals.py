@@ -1,21 +1,21 @@
-"""Whether an answer is certainly no integral, by one point: the tasks' own checkers simplify, which takes ten times as long."""
+"""Fast rejection of wrong integrals at one point: the tasks' own checkers simplify, which takes ten times longer."""
 
 from __future__ import annotations
 
 from typing import Any
 
-_DIGITS = 30  # of each side, which sympy makes sure of
-_CERTAIN = 1e-6  # of the larger side
+_DIGITS = 30  # digits of each side that sympy guarantees
+_CERTAIN = 1e-6  # relative to the larger side
 
 
 def differs(answer: str, metadata: dict[str, Any]) -> bool:
-    """Whether the derivative of an answer has another value than the integrand at a point of the variable.
+    """Whether the derivative of an answer differs from the integrand at some value of the variable.
 
-    Then no simplification makes their difference zero. False says nothing: they may be equal, or have no value there.
+    If so, no simplification can make their difference zero. False is inconclusive: they may be equal, or undefined there.
 
     Args:
-        answer: an expression that the grammar allows.
-        metadata: of a task's entry: ``variable`` and ``integrand``.
+        answer: an expression allowed by the grammar.
+        metadata: metadata of a task's entry: ``variable`` and ``integrand``.
 
     Example:
         >>> differs("x**2 + C", {"variable": "x", "integrand": "3*x"})
@@ -34,6 +34,6 @@ def differs(answer: str, metadata: dict[str, Any]) -> bool:
         if derivative.has(sympy.Integral, sympy.Derivative) or integrand.has(sympy.Integral, sympy.Derivative):
             return False
         one, other = (complex(side.evalf(_DIGITS, subs=place)) for side in (derivative, integrand))
-    except Exception:  # of the answer's making: the checker judges it
+    except Exception:  # caused by the answer: left to the checker
         return False
     return abs(one - other) > _CERTAIN * max(abs(one), abs(other))

@@ -1,7 +1,7 @@
-"""The checkers, each with its reference, its verdict, and what a wrong answer is.
+"""The checkers, each with its reference, its verdict, and the value of a wrong answer.
 
 ``prepare``, ``known`` and ``keep_reference`` run in the server. ``reference`` and ``verdict`` run in the child of one answer:
-what fails in ``reference`` is the question's or the checker's fault, what fails in ``verdict`` is the answer's.
+failures in ``reference`` are attributed to the question or the checker, failures in ``verdict`` to the answer.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from nbg_lightning.scoring.checkers.grammar import refusal
 from nbg_lightning.scoring.checkers.integrals import differs
 from nbg_lightning.scoring.checkers.tasks import find_task, load_task
 
-_MOST_REFERENCES = 100_000  # remembered as sound
-_REHEARSED = 3  # items of a task
+_MOST_REFERENCES = 100_000  # number of references remembered as valid
+_REHEARSED = 3  # items per task
 _REHEARSAL_SECONDS = 2.0
 
 
-# Pairs of usual forms, compared once in the server: antlr learns its grammar while it parses (0.1 s for the first fraction, 1 ms
-# for the next), and sympy imports and remembers what it uses.
+# Typical pairs, compared once in the server: antlr adapts its grammar while parsing (0.1 s for the first fraction, 1 ms for the
+# next), and sympy imports and caches lazily.
 _USUAL = (
     ("1/2", "0.5"), (r"\frac{1}{2}", r"\frac{2}{3}"), (r"\frac{\sqrt{8}}{2}", r"\sqrt{2}"), ("x^2+2x+1", "(x+1)^2"),
     (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} \frac{1}{2} \\ 3 \end{pmatrix}"), ("[2,5)", "(2,5]"),
@@ -42,7 +42,7 @@ _USUAL = (
 )  # fmt: skip
 
 
-# Python's `float` and `complex` read these; a distance to one is NaN, and `min(1, NaN)`, as some tasks have it, is full marks.
+# Python's `float` and `complex` accept these; a distance to one is NaN, and some tasks' `min(1, NaN)` gives full marks.
 _NOT_FINITE = re.compile(r"(?<![a-z])(?:nan|inf(?:inity)?)[ij]?(?![a-z])", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{2}")
 
@@ -52,40 +52,40 @@ class NotAnAnswer(Exception):
 
 
 class Checker(ABC):
-    """One kind of checker. Making it imports what it needs.
+    """One kind of checker. The constructor imports what it needs.
 
     Attributes:
-        guarded: it has no reason to run code while it looks at an answer.
+        guarded: whether it never needs to run code to check an answer.
     """
 
     guarded: ClassVar[bool] = True
 
     def prepare(self, *arguments: Any) -> bool:
-        """Make what answers share, in the server; whether anything was made."""
+        """Create state shared by answers, in the server; returns whether there is any."""
         return False
 
     def known(self, *arguments: Any) -> Any:
-        """The verdict in the server, where it follows from a reference that is kept; None to ask a child."""
+        """The verdict in the server, if it follows from a stored reference; None to use a child."""
         return None
 
     @abstractmethod
     def reference(self, *arguments: Any) -> Any:
-        """Make sure that the question's own answer is sound, before the answer is looked at; raise if not.
+        """Validate the question's own answer before looking at the model's; raise if it is invalid.
 
         Returns:
-            What `keep_reference` is to keep of it, as JSON.
+            Data for `keep_reference`, as JSON.
         """
 
     def keep_reference(self, kept: Any, *arguments: Any) -> None:  # noqa: B027 - most do not
-        """Note, in the server, that a child found the reference sound; raise if that could not be what it found."""
+        """Record, in the server, that a child found the reference valid; raise if this is impossible."""
 
     @abstractmethod
     def verdict(self, *arguments: Any) -> Any:
-        """What the answer is worth, as JSON."""
+        """The value of the answer, as JSON."""
 
     @abstractmethod
     def read(self, value: Any, *arguments: Any) -> Any:
-        """A verdict that came out of a child; raise if that could not be one."""
+        """Validate a verdict from a child; raise if it is impossible."""
 
     @abstractmethod
     def wrong(self, *arguments: Any) -> Any:
@@ -93,15 +93,15 @@ class Checker(ABC):
 
 
 class MathChecker(Checker):
-    """Whether two LaTeX expressions are equal, by math-verify. Arguments: gold and answer, without ``$`` and ``\\boxed``.
+    """Equality of two LaTeX expressions by math-verify. Arguments: gold and answer, without ``$`` and ``\\boxed``.
 
-    With None as the answer: whether the gold expression is one.
+    With None as the answer: whether the gold is a valid expression.
     """
 
     def __init__(self) -> None:
         import math_verify
 
-        logging.disable(logging.WARNING)  # it says for each answer that it has no clock: that is here
+        logging.disable(logging.WARNING)  # it warns for each answer that it has no timeout, which is handled here
         self._parse = functools.partial(math_verify.parse, parsing_timeout=None)
         self._verify = functools.partial(math_verify.verify, timeout_seconds=None)
         self._gold: list[Any] = []
@@ -126,8 +126,8 @@ class MathChecker(Checker):
         return False
 
 
-# Tasks of reasoning-gym 0.1.25 whose checkers evaluate the answer, and whether that is Python's data (by ``eval``) rather than a
-# formula (by sympy's ``parse_expr``). The others compare texts, numbers, or JSON.
+# Tasks of reasoning-gym 0.1.25 whose checkers evaluate the answer, and whether it is Python data (``eval``) rather than a
+# formula (sympy's ``parse_expr``). The others compare texts, numbers, or JSON.
 EVALUATING = {
     "binary_matrix": True,
     "n_queens": True,
@@ -143,13 +143,13 @@ EVALUATING = {
 INTEGRALS = (
     "intermediate_integration",
     "simple_integration",
-)  # 1 if derivative and integrand simplify to the same, else 0
+)  # 1 if derivative and integrand simplify to the same, otherwise 0
 
 
 class ReasoningGymChecker(Checker):
     """A score from 0 to 1 by the task's own checker. Arguments: task, its settings, the entry, the answer.
 
-    The entry's own answer is scored first, once for an entry; an answer of the same text has the same score.
+    The entry's own answer is scored first, once per entry; an answer with the same text gets the same score.
     """
 
     def __init__(self) -> None:
@@ -175,7 +175,7 @@ class ReasoningGymChecker(Checker):
 
     def _score(self, task: str, settings: dict[str, Any], entry: dict[str, Any], answer: str) -> float:
         if task in EVALUATING and (reason := refusal(answer, EVALUATING[task])) is not None:
-            raise NotAnAnswer(reason)  # some of the checkers give a little to any text
+            raise NotAnAnswer(reason)  # some of the checkers give partial credit to any text
         gold = entry["answer"]
         if gold is not None and not _WORD.search(str(gold)) and _NOT_FINITE.search(answer):
             raise NotAnAnswer("it is not a finite number")
@@ -225,13 +225,13 @@ class ReasoningGymChecker(Checker):
 
 
 def _rehearse(dataset: Any) -> None:
-    """Have a task check answers of its own making, once in the server: sympy imports and remembers what it uses.
+    """Let a task check answers of its own, once in the server, since sympy imports and caches lazily.
 
-    No text of a model's or of a question's is looked at.
+    No text from a model or a question is involved.
     """
     end = time.monotonic() + _REHEARSAL_SECONDS
     items: list[dict[str, Any]] = []
-    with contextlib.suppress(Exception):  # what it lacks, it says again where somebody asks for a verdict
+    with contextlib.suppress(Exception):  # a missing dependency is reported again when a verdict is requested
         for place in range(min(_REHEARSED, len(dataset))):
             items.append(dataset[place])
             for one, other in ((items[-1], items[-1]), (items[-1], items[0]), (items[0], items[-1])):
@@ -262,7 +262,7 @@ class IFEvalChecker(Checker):
         return list(strict.follow_instruction_list), list(loose.follow_instruction_list)
 
     def reference(self, instructions: list[str], arguments: list[dict[str, Any]], prompt: str, response: str) -> None:
-        """Try every instruction on a plain text: what one lacks (data of nltk), or cannot read, is not the answer's fault."""
+        """Try every instruction on a plain text: missing nltk data or invalid arguments are not the answer's fault."""
         self._follows(instructions, arguments, prompt, "This is a plain text. It has two sentences.\n\nAnd two parts.")
 
     def verdict(
@@ -281,7 +281,7 @@ class IFEvalChecker(Checker):
 
 
 class FunctionChecker(Checker):
-    """A function of the user's. What it does is its own doing, so all of its failures are errors.
+    """A user function. Its behaviour is its own responsibility, so all of its failures are errors.
 
     Args:
         path: its import path.
@@ -315,5 +315,5 @@ _KINDS: dict[str, Callable[[], Checker]] = {
 
 
 def make_checker(kind: str, function: str = "") -> Checker:
-    """A checker of a kind; ``function`` is the path of the user's, if that is the kind."""
+    """Create a checker; ``function`` is the path of the user function, for that kind."""
     return FunctionChecker(function) if kind == "function" else _KINDS[kind]()

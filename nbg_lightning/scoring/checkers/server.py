@@ -1,11 +1,11 @@
-"""The first process of a checkers' sandbox: imports a checker once, and forks a child for each answer.
+"""The first process of a checker sandbox: imports a checker once, and forks a child for each answer.
 
-It never looks at an answer itself. A child tells it over a pipe that the reference is sound, then its verdict. Nothing that
-an answer did outlives its child: all other processes of the namespace are ended before the next one, and nothing in the
-sandbox can be written.
+It never looks at an answer itself. A child reports over a pipe that the reference is valid, then its verdict. Nothing that an
+answer did outlives its child: all other processes of the namespace are ended before the next one, and nothing in the
+sandbox is writable.
 
-Questions come as pickles on descriptor 0, replies go as JSON to descriptor 1, both in frames: eight bytes of length, then
-content.
+Questions arrive as pickles on descriptor 0, replies are sent as JSON to descriptor 1, both in frames: eight bytes of length,
+then the content.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from nbg_lightning.scoring.checkers.kinds import NotAnAnswer, make_checker
 
 HEADER = struct.Struct("<Q")
 LARGEST_VERDICT = 1 << 20
-_SOUND = b"\n"  # ends what a child says of its reference, if that is sound; JSON of one line has none
+_SOUND = b"\n"  # ends a child's report that its reference is valid; one-line JSON contains none
 
 
 class Server:
     """Answers questions until there are no more.
 
     Args:
-        settings: as the host sends them: ``kind``, ``function`` (its import path), ``memory`` (bytes for an answer),
+        settings: settings from the host: ``kind``, ``function`` (its import path), ``memory`` (bytes per answer),
             ``filter`` (of system calls, in hex; may be empty), ``trusted`` (folders of modules).
-        jobs: descriptor of questions.
-        replies: descriptor of replies.
+        jobs: descriptor for questions.
+        replies: descriptor for replies.
     """
 
     def __init__(self, settings: dict[str, Any], jobs: int, replies: int):
@@ -51,11 +51,11 @@ class Server:
         while (question := read_frame(self.jobs)) is not None:
             deadline, arguments = pickle.loads(question)
             reply = self._at_once(arguments)
-            self._send({"prepared": True})  # the clocks of reference and answer begin
+            self._send({"prepared": True})  # starts the time limits of reference and answer
             self._send(self._judged(deadline, arguments) if reply is None else reply)
 
     def _at_once(self, arguments: tuple[Any, ...]) -> dict[str, Any] | None:
-        """The reply where no child is needed: the question is at fault, or the verdict is known."""
+        """The reply, if no child is needed: the question is invalid, or the verdict is known."""
         try:
             if self.checker.prepare(*arguments):
                 self._settle()
@@ -66,7 +66,7 @@ class Server:
 
     @staticmethod
     def _settle() -> None:
-        """Children share the memory of what there is: their garbage collectors leave it alone."""
+        """Exclude existing objects from garbage collection, so that children share their memory."""
         gc.collect()
         gc.freeze()
         confinement.gather_memory()
@@ -91,7 +91,7 @@ class Server:
         )
 
     def _kept(self, kept: bytes | None, arguments: tuple[Any, ...]) -> bool:
-        """Whether the reference is sound, by what the child said of it before it looked at the answer."""
+        """Whether the reference is valid, by the child's report before it looked at the answer."""
         if kept is None:
             return False
         try:
@@ -101,7 +101,7 @@ class Server:
         return True
 
     def _reply(self, sound: bool, said: bytes, end: str, timed_out: bool, arguments: tuple[Any, ...]) -> dict[str, Any]:
-        """What counts: a failure before the reference is sound is the question's, one after it the answer's."""
+        """The reply: a failure before the reference was found valid is the question's, one after it the answer's."""
         try:
             message = json.loads(said)
             if sound and "value" in message:
@@ -114,7 +114,7 @@ class Server:
         return {"status": "timeout" if timed_out else "error", "detail": detail}
 
     def _answer(self, writer: int, deadline: float, arguments: tuple[Any, ...]) -> NoReturn:
-        """Check one answer, in a process of its own."""
+        """Check one answer, in a child process."""
 
         def send(data: bytes) -> None:
             while data:
@@ -145,9 +145,9 @@ class Server:
 
 
 def follow(reader: int, deadline: float) -> tuple[bytes | None, bytes, bool]:
-    """What a child says until it ends: of its reference (None if that is not sound), its message, whether its time was over.
+    """Read a child's output until it ends: its report on the reference (None if invalid), its message, whether it timed out.
 
-    The clock begins anew when the reference is sound.
+    The time limit starts again when the reference is valid.
     """
     reference, said, end = None, b"", time.monotonic() + deadline
     while len(said) <= LARGEST_VERDICT:
@@ -164,7 +164,7 @@ def follow(reader: int, deadline: float) -> tuple[bytes | None, bytes, bool]:
 
 
 def end_all(child: int) -> int:
-    """End every other process of this namespace, of which this is the first; the wait status of a child."""
+    """End every other process of this namespace, of which this is the first; returns the wait status of a child."""
     code = 0
     with contextlib.suppress(ProcessLookupError):
         os.kill(-1, signal.SIGKILL)
@@ -177,7 +177,7 @@ def end_all(child: int) -> int:
 
 
 def ended(status: int) -> str:
-    """How a process without a verdict ended."""
+    """Describe how a process without a verdict ended."""
     code = os.waitstatus_to_exitcode(status)
     if code == -signal.SIGXCPU:
         return "the checker used up its processor time on this answer"
@@ -205,7 +205,7 @@ def read_frame(descriptor: int) -> bytes | None:
 
 
 def write_frame(descriptor: int, content: bytes) -> None:
-    """Write a frame whole."""
+    """Write a complete frame."""
     data = memoryview(HEADER.pack(len(content)) + content)
     while data:
         data = data[os.write(descriptor, data) :]
@@ -213,18 +213,18 @@ def write_frame(descriptor: int, content: bytes) -> None:
 
 def main() -> None:
     """Serve the host at the other end of descriptors 0 and 1."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the run, which then ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C goes to the run, which then ends this process
     jobs, replies, null = os.dup(0), os.dup(1), os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1):
-        os.dup2(null, standard)  # whatever a checker prints must not get between the replies
+        os.dup2(null, standard)  # a checker's output must not mix with the replies
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-        file.write("1000")  # if memory runs out, this goes first
+        file.write("1000")  # first to be killed when memory runs out
     confinement.hide()
     settings = json.loads(read_frame(jobs) or b"{}")
     sys.path += settings["path"]
     try:
         server = Server(settings, jobs, replies)
-    except Exception as error:  # an import of the checker's
+    except Exception as error:  # while importing the checker
         write_frame(replies, json.dumps({"ready": False, "detail": f"{type(error).__name__}: {error}"}).encode())
         return
     os.dup2(null, 2)

@@ -1,7 +1,7 @@
-"""Where reasoning-gym's tasks are: a checker needs one module of a hundred, and what that one imports.
+"""Locating reasoning-gym's tasks: a checker needs one module of a hundred, and its imports.
 
-Importing the whole package takes 110 MB, of which each child of the server gets its page tables and copies what it touches.
-The sources are read, not imported, so that this also says what a task will import before a sandbox does.
+Importing the whole package takes 110 MB, for which each child of the server gets page tables, and copies what it touches.
+The sources are read, not imported, so that a task's imports are known before a sandbox runs them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class TaskModule:
 
     Attributes:
         name: its import path.
-        light: it imports the standard library and modules of the package, and no numpy or sympy.
+        light: whether it imports only the standard library and modules of the package, but not numpy or sympy.
     """
 
     name: str
@@ -55,9 +55,9 @@ def find_task(task: str) -> TaskModule | None:
 
 
 def load_task(task: str) -> None:
-    """Import the module of a task, and of its packages nothing but their places; the whole package if it has no such module.
+    """Import the module of a task, with its packages as bare namespaces; the whole package if there is no such module.
 
-    Modules of the package that are imported by name find it as usual; names that its ``__init__`` would give are not there.
+    Modules of the package imported by name are found as usual; names defined in its ``__init__`` are missing.
     """
     module = find_task(task)
     if module is None:
@@ -70,7 +70,7 @@ def load_task(task: str) -> None:
 
 
 def _registered(tree: ast.Module) -> set[object]:
-    """Names of the tasks that a module registers."""
+    """Names of the tasks registered by a module."""
     constants: dict[str, object] = {}
     names: set[object] = set()
     for node in tree.body:
@@ -85,7 +85,7 @@ def _registered(tree: ast.Module) -> set[object]:
 
 
 def _foreign(tree: ast.Module) -> set[str]:
-    """Packages that a module imports, beside the standard library and its own."""
+    """Packages imported by a module, apart from the standard library and its own."""
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -96,7 +96,7 @@ def _foreign(tree: ast.Module) -> set[str]:
 
 
 def _place(package: str) -> None:
-    """Make a package that is only the place of its modules: its ``__init__``, which imports them all, is not run."""
+    """Create a package as a bare namespace of its modules, without running its ``__init__``, which imports them all."""
     spec = importlib.util.find_spec(package)
     if spec is None:
         raise ModuleNotFoundError(f"No module named {package!r}")
@@ -111,7 +111,7 @@ def _place(package: str) -> None:
 
 
 def _complete() -> None:
-    """Import the whole package, of which some packages may be mere places."""
+    """Import the whole package, some of whose packages may be bare namespaces."""
     while _placed:
         module = _placed.pop()
         assert module.__spec__ is not None

@@ -1,1 +1,1 @@
-"""What runs inside the sandbox of programs: a judge with the tests, and the program in a process of its own."""
+"""Code that runs inside the sandbox for programs: a judge with the tests, and the program in a separate process."""

@@ -1,7 +1,7 @@
-"""What starts inside a sandbox that lives for several cells: a supervisor, its first process, and from it the interpreter.
+"""Code of a sandbox that lives for several cells: a supervisor as its first process, which starts the interpreter.
 
-Only the standard library; see `nbg_lightning.scoring.sandbox.child`. Nothing that runs beside the supervisor can kill or stop it.
-It lets all processes of the sandbox go on for a cell, and stops all of them after it: between cells nothing computes.
+Standard library only; see `nbg_lightning.scoring.sandbox.child`. No other process can kill or stop the supervisor. It resumes
+all processes of the sandbox for a cell, and stops them after it, so that nothing runs between cells.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BEGAN, DONE, RAISED, GONE = b"b", b"d", b"r", b"g"
 
 
 def main(job_descriptor: int, commands: int, replies: int) -> None:
-    """Run cells until the other side is gone. Writes a byte when it begins, and one for each cell."""
+    """Run cells until the other side closes. Writes a byte at the start, and one for each cell."""
     signal(SIGINT, SIG_DFL)
     sys.path[:] = [place for place in sys.path if place]
     job = decode(whole(job_descriptor))
@@ -38,7 +38,7 @@ def main(job_descriptor: int, commands: int, replies: int) -> None:
         os._exit(0)
     os.close(from_supervisor)
     os.close(to_supervisor)
-    to_null(0, 1, 2)  # what is printed is the interpreter's
+    to_null(0, 1, 2)  # only the interpreter may print
     os.write(replies, BEGAN)
     while True:
         try:
@@ -56,7 +56,7 @@ def main(job_descriptor: int, commands: int, replies: int) -> None:
 
 
 def _signal_all(number: int) -> None:
-    """Signal every process of the sandbox but this one."""
+    """Signal every process of the sandbox except this one."""
     try:
         os.kill(-1, number)
     except ProcessLookupError:
@@ -91,7 +91,7 @@ def _interpret(reader: int, writer: int) -> None:
 
 
 def _run_cell(source: str, names: dict[str, Any], name: str) -> bool:
-    """Run a cell, and print the value of its last expression; whether it raised."""
+    """Run a cell, and print the value of its last expression; returns whether it raised."""
     import ast
     import linecache
     import traceback

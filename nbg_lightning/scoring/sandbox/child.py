@@ -1,16 +1,16 @@
-"""What starts inside the sandbox: the judge, which is its first process, and from it the program's process.
+"""Code that starts inside the sandbox: the judge as its first process, which starts the program's process.
 
-Only the standard library; compiled outside and sent as code. The judge forks the program's process before it has read any test,
-and speaks with it through two pipes. Tests, expected outputs, the descriptor of the verdict and the word that makes a verdict
-valid exist in the judge alone, whose memory the program cannot open (`PR_SET_DUMPABLE`, and a filter of system calls). So a
-program that leaves early, prints what a success would print or writes to every descriptor has no way to say that it passed.
+Standard library only; compiled outside and sent as code. The judge forks the program's process before it has read any test,
+and communicates with it through two pipes. Tests, expected outputs, the verdict's descriptor and the secret that validates a
+verdict exist in the judge only, whose memory the program cannot read (`PR_SET_DUMPABLE`, and a system call filter). A program
+that exits early, prints what a success would print or writes to every descriptor therefore cannot claim to have passed.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from _signal import SIG_DFL, SIGINT, signal  # the module above it imports a lot: 5 of 25 ms
+from _signal import SIG_DFL, SIGINT, signal  # the `signal` module imports a lot: 5 of 25 ms
 
 from nbg_lightning.scoring.sandbox.codec import decode, encode, write_frame
 from nbg_lightning.scoring.sandbox.judge import judge_calls, judge_outputs
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def main(job_descriptor: int, secret_descriptor: int, verdict_descriptor: int) -> None:
-    """Judge one program. Writes two frames: that it began, and the verdict with the secret word."""
-    signal(SIGINT, SIG_DFL)  # the first process of a namespace gets no signal it does not handle
-    sys.path[:] = [place for place in sys.path if place]  # modules of the judge never come from the program's folder
+    """Judge one program. Writes two frames: that it has started, and the verdict with the secret."""
+    signal(SIGINT, SIG_DFL)  # the first process of a namespace gets only signals that it handles
+    sys.path[:] = [place for place in sys.path if place]  # never import the judge's modules from the program's folder
     job = decode(whole(job_descriptor))
     limit(job["limits"])
     hide()
@@ -69,7 +69,7 @@ def _program(job: dict[str, Any], reader: int, writer: int) -> None:
 
 def _wait(child: int) -> tuple[str, str]:
     ended, status = os.wait()
-    while ended != child:  # an orphan, left to the first process
+    while ended != child:  # an orphan, adopted by the first process
         ended, status = os.wait()
     code = os.waitstatus_to_exitcode(status)
     return ("ok" if code == 0 else "failed" if code > 0 else "killed"), f"exit code {code}"
@@ -93,11 +93,11 @@ def limit(limits: dict[str, int]) -> None:
         if number is not None:
             resource.setrlimit(number, (value, value))
     with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")  # if memory runs out, this goes first
+        file.write("1000")  # first to be killed when memory runs out
 
 
 def hide() -> None:
-    """Close this process's memory and descriptors to others of the same user."""
+    """Hide this process's memory and descriptors from others of the same user."""
     import ctypes
 
     if ctypes.CDLL(None, use_errno=True).prctl(4, 0, 0, 0, 0) != 0:  # PR_SET_DUMPABLE
@@ -105,7 +105,7 @@ def hide() -> None:
 
 
 def whole(descriptor: int) -> bytes:
-    """All that a descriptor holds."""
+    """The whole content of a descriptor."""
     os.lseek(descriptor, 0, os.SEEK_SET)
     with open(descriptor, "rb", closefd=False) as file:
         return file.read()

@@ -1,6 +1,6 @@
-"""Plain data as bytes, between the host, the judge and the program. Decoding makes nothing but plain data.
+"""Encoding of plain data as bytes, between the host, the judge and the program. Decoding creates nothing but plain data.
 
-A frame is a length and one value. A value is a tag of one byte and its content; lengths are checked before anything is made.
+A frame is a length and one value. A value is a tag of one byte and its content; lengths are checked before allocation.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import struct
 
 from nbg_lightning.scoring.sandbox.plain import make, parts_of
 
-TYPE_CHECKING = False  # `typing` takes longer to import than all the rest
+TYPE_CHECKING = False  # importing `typing` takes longer than everything else
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-LARGEST_FRAME = 1 << 26  # bytes: of one message, and thus of one value
-DEEPEST = 100  # containers inside each other; what is nested deeper is not plain data
-CHANGEABLE = (list, dict, set, bytearray)  # their identity and their changes cross with a call
+LARGEST_FRAME = 1 << 26  # bytes of a message, and thus of a value
+DEEPEST = 100  # nested containers; deeper values are not plain data
+CHANGEABLE = (list, dict, set, bytearray)  # their identity and changes are transferred with a call
 _CONTAINERS: dict[Any, bytes] = {list: b"l", tuple: b"t", set: b"S", frozenset: b"Z"}
 _BASES = (int, float, str, bytes, bytearray, complex, list, tuple, set, frozenset, dict)
 _LENGTH = struct.Struct("<I")
@@ -25,17 +25,17 @@ _FLOAT = struct.Struct("<d")
 
 
 class NotPlain(TypeError):
-    """A value that cannot cross."""
+    """A value that cannot be transferred."""
 
 
 class ValueEncoder:
-    """Plain data as bytes.
+    """Encodes plain data as bytes.
 
     Args:
-        other: called with a value of any other type; gives its bytes. Without it, subclasses become their base, so that
-            nothing of their behaviour crosses, and other types are refused.
-        given: changeable containers that the other side has: by ``id`` their place there, which is sent instead of them.
-        collect: where containers that are sent are noted; they then belong to ``given``.
+        other: encodes values of any other type. Without it, subclasses become their base type, so that none of their
+            behaviour is transferred, and other types are refused.
+        given: mutable containers that the other side has: by ``id`` the index that is sent instead of them.
+        collect: records the containers that are sent, which then belong to ``given``.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class ValueEncoder:
         self.other, self.given, self.collect = other, {} if given is None else given, collect
 
     def encode(self, value: Any, depth: int = 0) -> bytes:
-        """The bytes of a value.
+        """Encode a value.
 
         Raises:
-            NotPlain: a value of another type without ``other``.
+            NotPlain: a value of another type, without ``other``.
         """
         if type(value) in CHANGEABLE:
             place = self.given.get(id(value))
@@ -62,7 +62,7 @@ class ValueEncoder:
         return self.content(value, depth)
 
     def content(self, value: Any, depth: int = 0) -> bytes:
-        """The same, also of a container that the other side has."""
+        """Encode a value, even if it is a container that the other side has."""
         kind = type(value)
         if value is None:
             return b"N"
@@ -105,12 +105,12 @@ def _sized(tag: bytes, data: bytes) -> bytes:
 
 
 def base_of(value: Any) -> Any:
-    """The type of plain data that the value's class is, or derives from; None if it does not."""
+    """The plain type that the value's class is or derives from; None if there is none."""
     return next((base for base in _BASES if issubclass(type(value), base)), None)
 
 
 def plain_base(value: Any, base: Any) -> Any:
-    """The value as its base has it, without asking its class."""
+    """The value as its base type, without calling its class."""
     convert = _TO_BASE.get(base)
     return base(base.__iter__(value)) if convert is None else convert(value)
 
@@ -127,7 +127,7 @@ _TO_BASE: dict[Any, Callable[[Any], Any]] = {
 
 
 def encode(value: Any) -> bytes:
-    """Plain data as bytes.
+    """Encode plain data as bytes.
 
     Raises:
         NotPlain: a value of another type.
@@ -214,16 +214,16 @@ def decode(
     given: list[Any] | None = None,
     collect: bool = False,
 ) -> Any:
-    """The value that a `ValueEncoder` made bytes of. Safe on hostile bytes.
+    """Decode the bytes of a `ValueEncoder`. Safe for hostile bytes.
 
     Args:
         data: the bytes.
-        other: called with the tag of another value and a function that reads one value; gives the value.
-        given: containers that the message may name by their place.
+        other: called with the tag of another value and a function that reads one value; returns the value.
+        given: containers that the message may refer to by index.
         collect: append the containers that are read to ``given``.
 
     Raises:
-        ValueError: they are malformed. Other errors of the types made, such as TypeError and OverflowError, say the same.
+        ValueError: malformed data. Errors of the types created, such as TypeError and OverflowError, mean the same.
     """
     decoder = _Decoder(data, other, given)
     decoder.collects = collect
@@ -234,7 +234,7 @@ def decode(
 
 
 def write_frame(descriptor: int, data: bytes) -> None:
-    """Length and bytes."""
+    """Write length and bytes."""
     if len(data) > LARGEST_FRAME:
         raise ValueError(f"a message of {len(data):,} bytes")
     view = memoryview(_LENGTH.pack(len(data)) + data)
@@ -243,10 +243,10 @@ def write_frame(descriptor: int, data: bytes) -> None:
 
 
 def read_frame(descriptor: int) -> bytes:
-    """What `write_frame` wrote.
+    """Read a frame of `write_frame`.
 
     Raises:
-        EOFError: the other side is gone.
+        EOFError: the other side has closed.
         ValueError: more than `LARGEST_FRAME`.
     """
 

@@ -1,4 +1,4 @@
-"""Exceptions of the program as the tests have them: builtin ones, and a class for each class of its own."""
+"""The program's exceptions in the tests: builtin ones, and a stand-in for each of the program's own classes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 BUILTIN: dict[str, type[BaseException]] = {
     name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)
 }
-# These would end a loop of the test, or the judge: they reach only tests that name them.
+# These would end a loop of the test, or the judge, so they are raised only in tests that name them.
 ENDING = frozenset(
     ("StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt", "BaseException")
 )
 
 
 class Errors:
-    """The classes.
+    """The exception classes.
 
     Args:
-        named: names that the tests use.
+        named: names used by the tests.
     """
 
     def __init__(self, named: frozenset[str]):
@@ -32,14 +32,14 @@ class Errors:
         self.builtin = {name: kind for name, kind in BUILTIN.items() if name not in ENDING or name in named}
 
     def kind(self, ancestry: Sequence[Any], handle: Any) -> type[BaseException]:
-        """The class for one of the program.
+        """The class that stands for one of the program's.
 
         Args:
             ancestry: names of builtin classes, and number, name and bases of others; bases first.
-            handle: makes the handle of a number and a name.
+            handle: creates the handle for a number and a name.
 
         Raises:
-            ValueError, TypeError: the program says what cannot be.
+            ValueError, TypeError: the program's description is invalid.
         """
         found: type[BaseException] = ProgramError
         for each in ancestry:
@@ -64,7 +64,7 @@ class Errors:
     def error(
         self, kind: type[BaseException], arguments: tuple[Any, ...], text: str, handle: Handle | None
     ) -> BaseException:
-        """What the program raised, made again without calling anything of the program's."""
+        """Recreate an exception of the program without calling any code of the program."""
         try:
             made = kind.__new__(kind, *arguments)
             if issubclass(kind, OwnError):
@@ -73,11 +73,11 @@ class Errors:
             else:
                 kind.__init__(made, *arguments)
             return made
-        except (TypeError, ValueError):  # such as a UnicodeDecodeError with arguments that it does not take
+        except (TypeError, ValueError):  # such as a UnicodeDecodeError with unsuitable arguments
             return ProgramError(f"{kind.__name__}: {text}")
 
     def class_number(self, kind: Any) -> int | None:
-        """The number of a class that stands for one of the program; None for others."""
+        """The number of a class that stands for one of the program's; None for others."""
         return (
             number_of(kind._class)
             if isinstance(kind, type) and issubclass(kind, OwnError) and kind is not OwnError

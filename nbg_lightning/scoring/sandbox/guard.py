@@ -1,8 +1,8 @@
-"""What keeps the judge from evaluating, importing or loading what the program chose.
+"""Prevents the judge from evaluating, importing or loading anything chosen by the program.
 
-Two layers. Tests get functions of their own in place of `eval`, `exec` and `compile`: a text that stands in the tests is
-evaluated here, a literal is read as one, and every other text goes to the program's process. Below, an audit hook, which
-nothing can remove, refuses whatever would make code of something else, whoever asks for it.
+There are two layers. Tests get replacements of `eval`, `exec` and `compile`: texts that occur in the tests are evaluated here,
+literals are parsed as literals, and every other text goes to the program's process. Below that, an audit hook, which cannot be
+removed, refuses to turn anything else into code, whoever asks for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-# Library functions that look into objects: those of the program are looked into where they are.
+# Library functions that inspect objects: those of the program are inspected in its process.
 REDIRECTED = {
     "inspect": ("signature", "getfullargspec", "getdoc", "getsource", "getmembers", "isfunction", "isclass", "ismethod")
     + ("isgenerator", "isgeneratorfunction", "iscoroutine", "iscoroutinefunction", "isasyncgen", "isasyncgenfunction")
@@ -33,7 +33,7 @@ _TEMPLATES = (
     "collections/__init__.py",
     "dataclasses.py",
     "ast.py",
-)  # they compile texts of checked names, or only parse
+)  # they compile texts with validated names, or only parse
 _PICKLES = frozenset(  # classes that a pickle may name
     (("datetime", "date"), ("datetime", "datetime"), ("datetime", "time"), ("datetime", "timedelta"))
     + (("datetime", "timezone"), ("decimal", "Decimal"), ("fractions", "Fraction"), ("collections", "OrderedDict"))
@@ -53,11 +53,11 @@ _REFUSED = frozenset(
 
 
 class Refused(BaseException):
-    """Something of the program would have been evaluated in the judge."""
+    """Something from the program would have been evaluated in the judge."""
 
 
 def constants(code: Any) -> Iterable[str]:
-    """The texts that stand in code of the tests."""
+    """The string constants in the tests' code."""
     for each in code.co_consts:
         if type(each) is str:
             yield each
@@ -66,7 +66,7 @@ def constants(code: Any) -> Iterable[str]:
 
 
 def names(code: Any) -> Iterable[str]:
-    """The names that code of the tests uses."""
+    """The names used by the tests' code."""
     yield from code.co_names
     for each in code.co_consts:
         if isinstance(each, type(code)):
@@ -77,8 +77,8 @@ class Guard:
     """The rules for one set of tests.
 
     Args:
-        link: asks the program.
-        authored: the texts that stand in the tests.
+        link: sends requests to the program.
+        authored: string constants in the tests.
     """
 
     def __init__(self, link: Link, authored: frozenset[str]):
@@ -96,7 +96,7 @@ class Guard:
         }
 
     def arm(self) -> None:
-        """Refuse from here on, for ever."""
+        """Enforce the rules from here on, irrevocably."""
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -107,13 +107,13 @@ class Guard:
             raise Refused(f"the tests would have the judge do {event}")
 
     def _compiles(self, frame: Any, source: Any, place: Any) -> None:
-        """All code in the judge is made here, by imports of installed modules, or before."""
+        """All code in the judge is created here, by imports of installed modules, or earlier."""
         if self._is_authored(source) or frame.f_code.co_filename in self.templates or _loads(frame):
             return
         raise Refused("the judge would evaluate a text that does not stand in the tests")
 
     def _is_authored(self, source: Any) -> bool:
-        if type(source) is bytes:  # what the parser is given
+        if type(source) is bytes:  # as passed to the parser
             source = source.decode("utf-8", "surrogatepass")
         return type(source) is str and source.strip() in self.authored
 
@@ -135,7 +135,7 @@ class Guard:
         if frame.f_code.co_filename not in _LOADERS:
             raise Refused("the judge would make code of bytes")
 
-    # -- what tests have in place of builtins --------------------------------------------------------------------------
+    # -- replacements of builtins in tests ---------------------------------------------------------------------------------
 
     def builtins(self) -> dict[str, Any]:
         """The builtins of the tests."""
@@ -229,14 +229,14 @@ def _scope(caller: Any, names: Any, local: Any) -> tuple[Any, Any]:
 
 
 def _given(names: Any, local: Any) -> Any:
-    """The names that a test gives to a text, to be changed there; without the builtins, and None without any."""
+    """The names that a test passes to a text, to be changed in place; without the builtins, and None if there are none."""
     if names is not None and type(names) is not dict:
         names = None
     return local if type(local) is dict else names
 
 
 def redirect(link: Link) -> None:
-    """Have the functions of `REDIRECTED` ask the program about its objects, in modules that are imported."""
+    """Make the functions of `REDIRECTED` query the program about its objects, in imported modules."""
     for module, functions in REDIRECTED.items():
         imported = sys.modules.get(module)
         for name in functions if imported is not None else ():

@@ -1,10 +1,10 @@
-"""Objects of the program as the tests have them: whatever is asked of one is done in the program's process.
+"""Proxies of the program's objects in the tests: every operation is executed in the program's process.
 
-Two kinds. A `Handle` has no data here. A `Derived` value, of a class that derives from a type of plain data that cannot change
-(a named tuple, a member of an ``IntEnum``), is that data, with the operators of its type; what the type has not is asked.
+There are two kinds. A `Handle` has no data here. A `Derived` value, whose class derives from an immutable plain type (a named
+tuple, a member of an ``IntEnum``), is that data, with the operators of its type; anything else is requested from the program.
 
-Library functions that get a handle see a nameless object: special attributes, with which Python and numpy ask objects for
-annotations, code, memory or pickles, are answered only to code of the tests that names them.
+Library functions see a handle as an opaque object: special attributes, with which Python and numpy ask objects for
+annotations, code, memory or pickles, are served only to test code that names them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class AskedOf(Protocol):
-        """What a handle asks, `nbg_lightning.scoring.sandbox.link.Link`."""
+        """What a handle uses of `nbg_lightning.scoring.sandbox.link.Link`."""
 
         trusted: set[int]
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
         def made(self, error: Any) -> Handle: ...
 
 
-TESTS = "<tests> "  # how file names of the tests' code begin
-NEVER = frozenset(  # what has the judge read memory, or make objects, as the program says
+TESTS = "<tests> "  # prefix of file names for the tests' code
+NEVER = frozenset(  # attributes that would let the program make the judge read memory or create objects
     ("__array__", "__array_interface__", "__array_struct__", "__array_ufunc__", "__array_function__", "__buffer__")
     + ("__dlpack__", "__dlpack_device__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__copy__")
     + ("__deepcopy__", "__getnewargs__", "__getnewargs_ex__", "__fspath__", "__cuda_array_interface__")
@@ -36,7 +36,7 @@ NEVER = frozenset(  # what has the judge read memory, or make objects, as the pr
 
 
 def is_served(name: str, depth: int = 2) -> bool:
-    """Whether an attribute may be asked of the program: a special one only if the code that asks is a test's and names it."""
+    """Whether an attribute may be requested from the program: a special one only by test code that names it."""
     if not (name.startswith("__") and name.endswith("__")):
         return True
     code = sys._getframe(depth).f_code
@@ -45,15 +45,15 @@ def is_served(name: str, depth: int = 2) -> bool:
 
 
 class NotCopied(TypeError):
-    """Something with an object of the program in it was to be sent as a copy."""
+    """Something containing an object of the program should have been sent as a copy."""
 
 
 class Handle:
-    """An object of the program.
+    """A proxy of an object of the program.
 
-    An operator between two objects of the program is the program's affair. Between an object of the program and a value of the
-    tests it is not believed, unless the tests say so of its class: an object that says of itself that it equals what it is
-    compared with has proved nothing. An object of a class that derives from a list, dict or set is compared by its items.
+    Operators between two objects of the program are left to the program. Between an object of the program and a value of the
+    tests they are not trusted, unless the tests declare so for its class: an object could claim to equal whatever it is compared
+    with. Objects of classes derived from list, dict or set are compared by their items.
     """
 
     __slots__ = ("_Handle__base", "_Handle__kind", "_Handle__link", "_Handle__name", "_Handle__number")
@@ -102,7 +102,7 @@ class Handle:
         return self.__method("__enter__")
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> Any:
-        """Leave the context; an assertion of the tests passes through whatever the program says."""
+        """Leave the context; assertions of the tests propagate whatever the program returns."""
         hides = self.__method("__exit__", kind, error, None)
         return hides if kind is not None and not issubclass(kind, AssertionError) else False
 
@@ -156,7 +156,7 @@ class Handle:
 
 
 def number_of(handle: Handle) -> int:
-    """The number that the program's process has for it."""
+    """The number of the object in the program's process."""
     return object.__getattribute__(handle, "_Handle__number")
 
 
@@ -229,10 +229,10 @@ _DERIVED: dict[type, type] = {
 
 
 def derived(value: Any, handle: Handle) -> Any:
-    """The value with the object that it is in the program.
+    """The value combined with its object in the program.
 
     Raises:
-        ValueError: a value of a type that can change.
+        ValueError: a value of a mutable type.
     """
     kind = _DERIVED.get(type(value))
     if kind is None:
@@ -243,18 +243,18 @@ def derived(value: Any, handle: Handle) -> Any:
 
 
 def handle_of(value: Any) -> Handle | None:
-    """The handle of something that is an object of the program; None for what is not."""
+    """The handle of an object of the program; None for anything else."""
     if type(value) is Handle:
         return value
     return value.__dict__.get("_handle") if isinstance(value, (Derived, OwnError)) else None
 
 
 class ProgramError(Exception):
-    """What the program raised, of a kind that only it knows."""
+    """An exception of the program, of a kind known only to the program."""
 
 
 class OwnError:
-    """Base of the classes that stand here for exceptions of the program."""
+    """Base of the classes that stand for the program's exceptions."""
 
     _handle: Handle | None = None
     _class: Handle
@@ -272,7 +272,7 @@ class OwnError:
         return self._text
 
     def _itself(self) -> Handle:
-        """The object in the program; made there for an exception that a test makes."""
+        """The object in the program; created there for an exception that a test creates."""
         if self.__dict__.get("_handle") is None:
             self.__dict__["_handle"] = type(self)._class._Handle__link.made(self)
         return self.__dict__["_handle"]

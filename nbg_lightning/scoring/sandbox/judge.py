@@ -1,4 +1,4 @@
-"""The judge: runs tests, whose calls are done by the program in another process, and says what came of them."""
+"""The judge: runs tests whose calls are executed by the program in another process, and reports the verdict."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     JudgeVerdict = tuple[str, str]
 
-# Modules that a test may use because the program imported them under their name: here, where the program cannot change them.
+# Modules that a test may use because the program imported them: resolved here, where the program cannot change them.
 OWN_MODULES = frozenset(
     ("bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq", "itertools", "json")
     + ("math", "numpy", "operator", "random", "re", "statistics", "string", "typing")
@@ -35,7 +35,7 @@ class Namespace(dict):  # type: ignore[type-arg]
 
     def __missing__(self, name: str) -> Any:
         if name not in self.entry_points and hasattr(builtins, name):
-            raise KeyError(name)  # never the program's: it may have redefined `abs`
+            raise KeyError(name)  # never the program's, which may have redefined `abs`
         value = self.program(name)
         if is_module(value) and name in OWN_MODULES:
             value = __import__(name)
@@ -47,7 +47,7 @@ class Namespace(dict):  # type: ignore[type-arg]
         """A global of the program.
 
         Raises:
-            NameError: it has none of this name.
+            NameError: it does not exist.
         """
         try:
             return self.link.ask("get", name)
@@ -55,18 +55,18 @@ class Namespace(dict):  # type: ignore[type-arg]
             raise NameError(f"name {name!r} is not defined") from None
 
     def imported(self, name: str) -> Any:
-        """For ``from solution import name``."""
+        """Look up a name for ``from solution import name``."""
         if name.startswith("__"):
             raise AttributeError(name)
         return self[name]
 
 
 class Tests:
-    """The tests, compiled before the program is there.
+    """The tests, compiled before the program starts.
 
     Raises:
-        ImportError: they import at their top what the sandbox has not.
-        SyntaxError, ValueError, RecursionError, MemoryError: one does not compile.
+        ImportError: a top-level import is not available in the sandbox.
+        SyntaxError, ValueError, RecursionError, MemoryError: a test does not compile.
     """
 
     def __init__(self, setup: str, tests: Sequence[str]):
@@ -82,7 +82,7 @@ class Tests:
 
 
 def judge_calls(job: dict[str, Any], secret: dict[str, Any], reader: int, writer: int) -> JudgeVerdict:
-    """Run the tests in this process; what they call is the program."""
+    """Run the tests in this process; their calls go to the program."""
     try:
         tests = Tests(secret["setup"], secret["tests"])
     except ImportError as error:
@@ -130,7 +130,7 @@ class _Run:
     def _run(self) -> None:
         exec(self.tests.setup, self.namespace)
         for name in self.entry_points:
-            dict.pop(self.namespace, name, None)  # a stub of the setup's
+            dict.pop(self.namespace, name, None)  # a stub defined by the setup
         for name in self.own_operators:
             self.namespace.link.trusted.add(number_of(self.namespace.program(name)))
         self.namespace.link.asked -= len(self.own_operators)
@@ -141,7 +141,7 @@ class _Run:
                 self._call(index, name, self.namespace[name])
 
     def _call(self, index: int, name: str, found: Any) -> None:
-        """Run what a test defines to be run."""
+        """Run a function defined by a test."""
         function: Any = type(_short)
         if isinstance(found, function):
             if name == "check" and self.entry_points:
@@ -179,7 +179,7 @@ def _run_test_case(kind: Any) -> None:
 
 
 def _import_for(test: str) -> None:
-    """Import what a test imports, before the program is there: what is missing at its top is not the program's fault."""
+    """Perform a test's imports before the program starts: missing modules are not the program's fault."""
     tree: Any = compile(test, "test", "exec", _ast.PyCF_ONLY_AST)
     for statement in tree.body:
         for name in _imported(statement):
@@ -199,7 +199,7 @@ def _imported(statement: Any) -> Iterable[str]:
 
 
 def _inner(statements: Iterable[Any]) -> Iterable[Any]:
-    """The statements inside of others."""
+    """The statements nested inside of others."""
     for statement in statements:
         for field in ("body", "orelse", "finalbody", "handlers"):
             inner = getattr(statement, field, None)
@@ -212,7 +212,7 @@ def _short(error: BaseException) -> str:
     """An error in one line of printable characters."""
     try:
         lines = f"{type(error).__name__}: {error}".strip().splitlines()
-    except BaseException:  # its text is the program's, which is gone
+    except BaseException:  # its text belongs to the program, which has ended
         lines = [type(error).__name__]
     return "".join(character if character.isprintable() else "?" for character in lines[0][:300])
 
@@ -221,12 +221,12 @@ def _short(error: BaseException) -> str:
 
 
 def plain_output(text: str) -> list[str]:
-    """What is compared of a program's output: its lines, without spaces at their ends and without empty ones at the end."""
+    """The compared form of a program's output: its lines, without trailing spaces and trailing empty lines."""
     return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
 def same_output(text: str, expected: str, decimals: bool) -> bool:
-    """Whether two outputs are the same, see `Sandbox.check_outputs`."""
+    """Whether two outputs are equal, see `Sandbox.check_outputs`."""
     if not decimals:
         return plain_output(text) == plain_output(expected)
     lines = [[line.strip() for line in each.strip().split("\n")] for each in (text, expected)]
@@ -239,12 +239,12 @@ def _same_decimals(line: str, expected: str) -> bool:
     try:
         found, wanted = ([Decimal(word) for word in each.split()] for each in (line, expected))
         return found == wanted
-    except InvalidOperation:  # also of a signalling NaN
+    except InvalidOperation:  # also for a signalling NaN
         return False
 
 
 def judge_outputs(secret: dict[str, Any], reader: int, writer: int) -> JudgeVerdict:
-    """Compare what the program prints for each input with what is expected."""
+    """Compare the program's output for each input with the expected one."""
     for index, (given, expected) in enumerate(secret["cases"], start=1):
         try:
             write_frame(writer, given.encode("utf-8", "surrogatepass"))

@@ -1,4 +1,4 @@
-"""The judge's end of the pipes to the program: requests, what comes back, and what the program asks of the tests' objects."""
+"""The judge's end of the pipes to the program: requests, responses, and callbacks to the tests' objects."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ if TYPE_CHECKING:
 
 _TYPES = {kind.__name__: kind for kind in DATA_TYPES}
 _OPERATIONS = frozenset((*GIVEN_OPERATIONS, "getattr", "setattr", "call", "iter", "hash"))
-_OPEN_MODULES = ("__main__", "unittest.mock", "_io")  # whose objects show their public attributes to the program
+_OPEN_MODULES = ("__main__", "unittest.mock", "_io")  # whose objects expose public attributes to the program
 _VIEWS = ("dict_keys", "dict_values", "dict_items")
 
 
 class BadTest(BaseException):
-    """The tests ask what cannot be done."""
+    """The tests request something impossible."""
 
 
 class ProgramGone(BaseException):
-    """The program's process ended, or speaks nonsense."""
+    """The program's process has ended, or sends malformed data."""
 
 
 class Link:
-    """Asks the program.
+    """Sends requests to the program.
 
     Args:
-        reader: descriptor that the program's answers come from.
-        writer: descriptor that requests go to.
-        named: names that the tests use.
+        reader: descriptor of the program's responses.
+        writer: descriptor for requests.
+        named: names used by the tests.
     """
 
     def __init__(self, reader: int, writer: int, named: frozenset[str] = frozenset()):
         self.reader, self.writer = reader, writer
         self.errors = Errors(named)
-        self.trusted: set[int] = set()  # numbers of the classes whose operators are believed
-        self.asked = 0  # times
+        self.trusted: set[int] = set()  # numbers of the classes whose operators are trusted
+        self.asked = 0  # number of requests
         self.output = sys.stdout
         self._given: list[Any] = []  # the tests' functions and objects that the program has
-        self._places: dict[int, int] = {}  # of them, by id
-        self._known: dict[int, Handle] = {}  # one for each object of the program
-        self._derived: dict[int, Any] = {}  # likewise
+        self._places: dict[int, int] = {}  # their indices, by id
+        self._known: dict[int, Handle] = {}  # one per object of the program
+        self._derived: dict[int, Any] = {}  # one per object of the program
         self._lock = _thread.RLock()  # threads of a test take turns
 
     def ask(self, operation: str, target: Any, /, *arguments: Any, **keywords: Any) -> Any:
-        """Have the program do something.
+        """Let the program perform an operation.
 
         Raises:
             Exception: what the program raised, as the builtin of that name or a class that stands for one of its own.
-            ProgramGone: it ended.
+            ProgramGone: the program has ended.
         """
         with self._lock:
             self.asked += 1
@@ -69,7 +69,7 @@ class Link:
             return self._returned(message, containers)
         if message == ("stop",) and operation in _ENDS:
             raise _ENDS[operation]
-        if message[0] == "again":  # an exception of the test's own, back from its function
+        if message[0] == "again":  # an exception of the test's own, passed back through its function
             raise self._again(message)
         raise self._raised(message)
 
@@ -118,10 +118,10 @@ class Link:
         return error
 
     def made(self, error: Any) -> Handle:
-        """The object in the program of an exception that a test has made of one of its classes."""
+        """The object in the program for an exception that a test created from one of its classes."""
         return self.ask("call", type(error)._class, *error.args)
 
-    # -- what the program asks -----------------------------------------------------------------------------------------
+    # -- requests by the program -------------------------------------------------------------------------------------------
 
     def _call_back(self, what: str, number: int, *request: Any) -> None:
         target = self._given[number]
@@ -148,7 +148,7 @@ class Link:
     # -- values --------------------------------------------------------------------------------------------------------
 
     def _refer(self, value: Any) -> bytes:
-        """A value that is no plain data, for the program: an object of its own, one of the tests', or a copy."""
+        """Encode a value that is not plain data: an object of the program, one of the tests', or a copy."""
         handle = handle_of(value)
         if handle is not None:
             return b"H" + _plain(number_of(handle))
@@ -218,7 +218,7 @@ def _plain(value: Any) -> bytes:
 
 
 def _import_name(value: Any) -> tuple[str, str] | None:
-    """Module and name under which the program's process finds the same class or builtin function; None without."""
+    """Module and name under which the program's process finds the same class or builtin function; None if there is none."""
     if type(value).__name__ not in ("type", "ABCMeta", "EnumType", "builtin_function_or_method", "function", "ufunc"):
         return None
     module = sys.modules.get(getattr(value, "__module__", None) or "")
@@ -247,7 +247,7 @@ def _pickled(value: Any) -> bytes:
 
 
 def _operate(target: Any, operation: str, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
-    """What the program asks of an object of the tests': public attributes and operators, nothing else."""
+    """Perform an operation of the program on a test's object: public attributes and operators only."""
     if operation not in _OPERATIONS:
         raise AttributeError(operation)
     if operation in ("getattr", "setattr"):
@@ -265,7 +265,7 @@ def _operate(target: Any, operation: str, arguments: Sequence[Any], keywords: di
 
 
 def _change(old: Any, new: Any) -> None:
-    """Make a container what the program made of it, in place, for tests of functions that change their arguments."""
+    """Update a container in place with the program's changes, for tests of functions that modify their arguments."""
     if type(old) is not type(new):
         raise TypeError("another type of container")
     if isinstance(old, (list, bytearray)):

@@ -1,7 +1,7 @@
-"""Types of the standard library and numpy that cross as data: what each is made of, and how it is made again.
+"""Types of the standard library and numpy that are transferred as data: their parts, and their reconstruction.
 
-Both are tables: by type the plain arguments, by name the maker. A maker gets arguments that the program chose: it checks their
-types, and calls nothing that would evaluate, import or open what they say.
+Both are tables: plain arguments by type, constructors by name. A constructor gets arguments chosen by the program: it checks
+their types, and calls nothing that would evaluate, import or open them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     Parts = tuple[str, tuple[Any, ...]]
 
-ARRAY_KINDS = "biufcUSmM"  # of numpy's data types: without pointers and without structure
+ARRAY_KINDS = "biufcUSmM"  # kinds of numpy data types: without pointers and structures
 _UNITS = ("Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as")
 
 
 def _zone(value: Any) -> Any:
-    """The time zone of a date or time, as plain data; a TypeError for one that is made by a class of somebody's."""
+    """The time zone of a date or time as plain data; raises TypeError for zones of custom classes."""
     zone = value.tzinfo
     if zone is None:
         return None
@@ -86,7 +86,7 @@ _PARTS: dict[tuple[str, str], Callable[[Any], tuple[Any, ...]]] = {
 
 
 def parts_of(value: Any) -> Parts | None:
-    """The name of a value's type and the plain arguments it is made of again; None for types that are not in the table."""
+    """The name of a value's type and the plain arguments to reconstruct it; None for types that are not in the table."""
     kind = type(value)
     reader = _PARTS.get((kind.__module__, kind.__name__))
     name = kind.__name__
@@ -101,10 +101,10 @@ def parts_of(value: Any) -> Parts | None:
 
 
 def make(name: Any, parts: Any) -> Any:
-    """The value again.
+    """Reconstruct a value.
 
     Raises:
-        ValueError, TypeError: unknown names, arguments of other types, or values that the type refuses.
+        ValueError, TypeError: unknown names, arguments of other types, or values refused by the type.
     """
     maker = _MAKERS.get(name) if type(name) is str else None
     if maker is None or type(parts) is not tuple:
@@ -158,7 +158,7 @@ def _make_zone(zone: Any) -> Any:
     if type(zone) is str:
         import zoneinfo
 
-        return zoneinfo.ZoneInfo(zone)  # it refuses what is not below the zones' folder
+        return zoneinfo.ZoneInfo(zone)  # it refuses anything outside of the zones' folder
     days, seconds, microseconds, name = zone
     return datetime.timezone(datetime.timedelta(days, seconds, microseconds), _checked(name, str))
 
@@ -194,7 +194,7 @@ def _make_path(name: str) -> Callable[..., Any]:
 
 
 def _data_type(text: Any) -> Any:
-    """The numpy data type of a name such as ``<f8``, ``<U3``, ``<M8[ns]``; nothing else is read."""
+    """The numpy data type for a name such as ``<f8``, ``<U3``, ``<M8[ns]``; nothing else is accepted."""
     import numpy
 
     order, kind, size = _checked(text, str)[:1], text[1:2], text[2:]
@@ -220,7 +220,7 @@ def _from_bytes(dtype: Any, shape: tuple[int, ...], data: bytes) -> Any:
         raise ValueError(f"{len(data)} bytes for an array of shape {shape}")
     if dtype.itemsize == 0:
         return numpy.zeros(shape, dtype)
-    if dtype.kind == "b":  # bytes other than 0 and 1 are truths that equal neither
+    if dtype.kind == "b":  # bytes other than 0 and 1 would be true yet equal neither
         return (numpy.frombuffer(data, numpy.uint8) != 0).reshape(shape)
     if dtype.kind == "U" and data and numpy.frombuffer(data, numpy.uint32).max() > 0x10FFFF:
         raise ValueError("a text of characters that do not exist")

@@ -1,6 +1,6 @@
-"""The program's side: it does what the judge asks, and answers with plain data and numbers of objects that stay here.
+"""The program's process: executes the judge's requests, and responds with plain data and numbers of objects that stay here.
 
-Nothing here is trusted: the program may change all of it.
+Nothing here is trusted: the program can change all of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-SAID = 1 << 20  # characters that a call prints and a test can see
+SAID = 1 << 20  # characters printed by a call that a test can see
 DATA_TYPES = (
     int,
     float,
@@ -47,7 +47,7 @@ DATA_TYPES = (
 
 
 def own_module(name: str) -> dict[str, Any]:
-    """The globals of a new module of this name."""
+    """The globals of a new module with this name."""
     module = type(sys)(name)
     module.__dict__["__builtins__"] = builtins
     sys.modules[name] = module
@@ -55,7 +55,7 @@ def own_module(name: str) -> dict[str, Any]:
 
 
 class Itself:
-    """Marks an object that is referred to, not sent."""
+    """Marks an object to be referred to rather than sent."""
 
     def __init__(self, value: Any):
         self.value = value
@@ -67,7 +67,7 @@ class Served:
     def __init__(self, source: str, reader: int, writer: int):
         self.source, self.reader, self.writer = source, reader, writer
         self.objects: list[Any] = []
-        self.numbers: dict[int, int] = {}  # by id: the objects live as long as this does
+        self.numbers: dict[int, int] = {}  # by id: the objects live as long as this one
         self.callbacks: dict[int, Callable[..., Any]] = {}
         self.givens: dict[int, Given] = {}
         self.names = own_module("solution")
@@ -82,7 +82,7 @@ class Served:
             self.answer(request)
 
     def answer(self, request: bytes) -> None:
-        """Do what a request says, and write what came of it."""
+        """Execute a request, and write the result."""
         operation = ""
         try:
             given: list[Any] = []
@@ -104,7 +104,7 @@ class Served:
         write_frame(self.writer, reply)
 
     def _heard(self, listens: bool, *request: Any) -> tuple[Any, str]:
-        """What comes of a request, and what it printed if the test listens."""
+        """The result of a request, and what it printed if the test captures output."""
         if not listens:
             return self._do(*request), ""
         import io
@@ -126,7 +126,7 @@ class Served:
             text = str(error)[:2000]
         except BaseException:
             text = ""
-        arguments = OSError.__reduce__(error)[1] if isinstance(error, OSError) else error.args  # with the file's name
+        arguments = OSError.__reduce__(error)[1] if isinstance(error, OSError) else error.args  # with the file name
         return ValueEncoder(self._refer).encode(("raise", type(error), tuple(arguments), text, Itself(error)))
 
     def _do(self, operation: str, target: Any, arguments: list[Any], keywords: dict[str, Any]) -> Any:
@@ -170,7 +170,7 @@ class Served:
             return await target
 
         if self.loop is None:
-            self.loop = asyncio.new_event_loop()  # one for all: an asynchronous generator ends with its loop
+            self.loop = asyncio.new_event_loop()  # one for all, since an asynchronous generator ends with its loop
         return self.loop.run_until_complete(awaited())
 
     def _do_anext(self, target: Any) -> Any:
@@ -193,7 +193,7 @@ class Served:
         whole.pop("__builtins__", None)
         names.update({name: value for name, value in whole.items() if self.names.get(name, names) is not value})
 
-    # -- what stays here -----------------------------------------------------------------------------------------------
+    # -- objects that stay here --------------------------------------------------------------------------------------------
 
     def _number(self, value: Any) -> int:
         number = self.numbers.setdefault(id(value), len(self.objects))
@@ -202,7 +202,7 @@ class Served:
         return number
 
     def _refer(self, value: Any) -> bytes:
-        """A value of another type: it stays here, and the judge has its number."""
+        """Encode a value of another type: it stays here, and the judge gets its number."""
         if isinstance(value, Itself):
             return self._handle(value.value)
         if isinstance(value, Given):
@@ -229,7 +229,7 @@ class Served:
         return b"D" + encode((self._number(value), own, kinds[0].__name__)) + data
 
     def _ancestry(self, kind: type) -> list[Any]:
-        """The classes that an exception's class derives from, bases first: a builtin's name, or number, name and bases."""
+        """The base classes of an exception's class, bases first: a builtin's name, or number, name and bases."""
         found: list[Any] = []
         for each in reversed(kind.__mro__):
             if issubclass(each, BaseException):
@@ -244,7 +244,7 @@ class Served:
     def _key(self, kind: type) -> Any:
         return kind.__name__ if getattr(builtins, kind.__name__, None) is kind else self._number(kind)
 
-    # -- what comes from the judge -------------------------------------------------------------------------------------
+    # -- objects of the judge ----------------------------------------------------------------------------------------------
 
     def _receive(self, tag: bytes, one: Callable[[], Any]) -> Any:
         if tag == b"H":
@@ -275,7 +275,7 @@ class Served:
         return self.callbacks.setdefault(number, called)
 
     def call_back(self, request: tuple[Any, ...]) -> Any:
-        """Have the judge do something while a request of its own waits."""
+        """Let the judge perform something while one of its requests is pending."""
         write_frame(self.writer, ValueEncoder(self._refer).encode(request))  # containers in it are copies
         while True:
             data = read_frame(self.reader)
@@ -289,7 +289,7 @@ class Served:
 
 
 class Given:
-    """An object of the test's: its public attributes and its operators are asked of the judge."""
+    """A proxy of a test's object: its public attributes and operators are requested from the judge."""
 
     def __init__(self, served: Served, number: int):
         self.__dict__.update(_Given__served=served, _Given__number=number)
@@ -345,7 +345,7 @@ def _by_name(module: str, name: str) -> Any:
 
 
 def close_all_but(*kept: int) -> None:
-    """Close every descriptor above standard error but these."""
+    """Close all descriptors above standard error except these."""
     last = 2
     for descriptor in sorted(kept):
         os.closerange(last + 1, descriptor)
@@ -354,7 +354,7 @@ def close_all_but(*kept: int) -> None:
 
 
 def to_null(*descriptors: int) -> None:
-    """Let descriptors lead nowhere."""
+    """Redirect descriptors to /dev/null."""
     null = os.open("/dev/null", os.O_RDWR)
     for descriptor in descriptors:
         os.dup2(null, descriptor)
@@ -362,14 +362,14 @@ def to_null(*descriptors: int) -> None:
 
 
 def serve_calls(source: str, reader: int, writer: int) -> None:
-    """Answer the judge's requests until it ends."""
+    """Serve the judge's requests until it ends."""
     close_all_but(reader, writer)
     to_null(0, 1, 2)
     Served(source, reader, writer).run()
 
 
 def run_main(source: str, arguments: Sequence[str] = ()) -> None:
-    """Run a program as Python does, and leave with its exit code."""
+    """Run a program as Python does, and exit with its exit code."""
     sys.argv[:] = ["program.py", *arguments]
     sys.path.insert(0, "")
     names = own_module("__main__")
@@ -393,7 +393,7 @@ def run_main(source: str, arguments: Sequence[str] = ()) -> None:
 
 
 def serve_runs(source: str, reader: int, writer: int, largest: int) -> None:
-    """One process for each standard input that the judge sends; what it prints goes back."""
+    """Start a process for each standard input sent by the judge, and return its output."""
     close_all_but(reader, writer)
     to_null(0, 1, 2)
     while True:

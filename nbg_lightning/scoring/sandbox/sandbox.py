@@ -1,12 +1,12 @@
-"""Programs that a model wrote, run where they can do no harm and judged where they cannot reach.
+"""Model-written programs, run where they can do no harm and judged where they cannot interfere.
 
-Each program has a bubblewrap sandbox of its own: new user, process, network, IPC, host and cgroup namespaces; no further
-user namespaces; an unprivileged user without capabilities; a read-only root that holds the system's programs and a Python,
-and nothing of the user's; a small private ``/tmp``; a clean environment; limits on memory, processes, files, processor time
-and output; a filter of system calls; a wall clock, after which the whole process namespace is killed. Without all of that
-nothing is run.
+Each program has its own bubblewrap sandbox: new user, process, network, IPC, host and cgroup namespaces; no further user
+namespaces; an unprivileged user without capabilities; a read-only root with the system's programs and a Python, but nothing
+of the user's; a small private ``/tmp``; a clean environment; limits on memory, processes, files, processor time
+and output; a system call filter; a wall-clock limit, after which the whole process namespace is killed. Without all of
+this, nothing is run.
 
-What decides whether tests pass is in `nbg_lightning.scoring.sandbox`.
+The code that decides whether tests pass is in `nbg_lightning.scoring.sandbox`.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ from nbg_lightning.scoring.sandbox.isolation import (
 from nbg_lightning.scoring.sandbox.shipping import inner_code, start_command
 
 ProgramStatus = Literal["ok", "failed", "timeout", "killed", "error"]
-"""``ok``: it ended by itself with exit code 0, or passed all tests. ``failed``: it did not. ``timeout``: the wall clock.
-``killed``: by a signal or a limit. ``error``: the sandbox or the tests failed, which says nothing of the program."""
+"""``ok``: it exited by itself with exit code 0, or passed all tests. ``failed``: it did not. ``timeout``: the wall-clock limit.
+``killed``: by a signal or a limit. ``error``: the sandbox or the tests failed, which says nothing about the program."""
 
-_BETWEEN_CASES = 0.5  # seconds for each case beside its own time: a process is started for it
+_BETWEEN_CASES = 0.5  # additional seconds per case, to start its process
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SandboxResult:
-    """How a program ended.
+    """The result of running a program.
 
     Attributes:
         status: see `ProgramStatus`.
-        stdout: what it printed, up to the limit; empty for programs that were tested.
-        stderr: likewise.
-        seconds: of wall clock, with the start.
-        detail: why it is not ``ok``, in one line.
+        stdout: its output, up to the limit; empty for tested programs.
+        stderr: its error output, likewise.
+        seconds: wall-clock time, including the start.
+        detail: the reason if it is not ``ok``, in one line.
     """
 
     status: ProgramStatus
@@ -67,25 +67,25 @@ class SandboxResult:
     detail: str = ""
 
     def __bool__(self) -> bool:
-        """It ran to its end, or passed."""
+        """Whether it ran to its end, or passed."""
         return self.status == "ok"
 
 
 class Sandbox:
-    """Runs programs in isolation. Its methods may be called from several threads.
+    """Runs programs in isolation. All methods are thread-safe.
 
     Args:
-        timeout: seconds of wall clock for a program.
-        memory: megabytes of address space of each of its processes.
-        processes: processes and threads at once, with the three that the sandbox itself has.
-        disk: megabytes of ``/tmp``, and of the largest file.
-        output: kilobytes of standard output, and as many of standard error.
-        workers: programs that run at once in `run_many` and `check_many`; by default as many as there are processors.
-        packages: names of installed packages that programs may import beside the standard library, such as ``numpy``.
-        python: the interpreter; by default the one that runs this, or the system's where that cannot be read by others.
+        timeout: wall-clock limit of a program in seconds.
+        memory: address space of each of its processes in megabytes.
+        processes: maximum number of processes and threads, including the sandbox's own three.
+        disk: size of ``/tmp``, and of the largest file, in megabytes.
+        output: maximum standard output, and standard error, in kilobytes.
+        workers: concurrent programs in `run_many` and `check_many`; by default the number of processors.
+        packages: installed packages that programs may import besides the standard library, such as ``numpy``.
+        python: the interpreter; by default the running one, or the system's if others cannot read that.
 
     Raises:
-        ValueError: a limit that is not positive, or a package that is not installed.
+        ValueError: a limit is not positive, or a package is not installed.
 
     Example:
         >>> sandbox = Sandbox(timeout=5)
@@ -132,7 +132,7 @@ class Sandbox:
         self.close()
 
     def close(self) -> None:
-        """End the threads of `run_many`; the next call starts others."""
+        """End the threads of `run_many`; the next call starts new ones."""
         threads, self._threads = self._threads, None
         if threads is not None:
             threads.shutdown(cancel_futures=True)
@@ -140,10 +140,10 @@ class Sandbox:
     # -- isolation -----------------------------------------------------------------------------------------------------
 
     def probe(self) -> Isolation:
-        """What programs are isolated by; found out once, by running a program that tries to get out.
+        """The isolation of programs, determined once by running a program that tries to escape.
 
         Raises:
-            RuntimeError: there is no isolation, with the way to get it.
+            RuntimeError: isolation is not available; the message says how to get it.
         """
         with self._lock:
             if self._isolation is None:
@@ -162,17 +162,17 @@ class Sandbox:
     ) -> SandboxResult:
         """Run a Python program as ``__main__``.
 
-        What it prints and its exit code are its own doing: they are no verdict. See `check`.
+        Its output and exit code are under its own control and not a verdict. See `check`.
 
         Args:
             program: the source.
-            files: files of its working folder, by relative path.
+            files: files in its working folder, by relative path.
             stdin: its standard input.
-            timeout: seconds, instead of the sandbox's.
-            arguments: of its command line.
+            timeout: limit in seconds, instead of the sandbox's.
+            arguments: command-line arguments.
 
         Raises:
-            ValueError: a file outside the folder.
+            ValueError: a file is outside the folder.
             RuntimeError: no isolation; see `probe`.
         """
         return self._start(
@@ -189,26 +189,26 @@ class Sandbox:
         timeout: float | None = None,
         files: Mapping[str, str | bytes] | None = None,
     ) -> SandboxResult:
-        """Whether a program passes tests with assertions; true (``ok``) if all do.
+        """Check whether a program passes tests with assertions; true (``ok``) if it passes all.
 
-        The tests run in another process than the program. They use its functions, classes and variables by name; a name
-        of a builtin means the builtin, except for entry points. Arguments and results cross as plain data: numbers, texts,
-        containers (arguments that the program changes are changed in the test), dates, fractions, numpy arrays; functions and
-        objects that a test gives are called back. Other results stay with the program: what tests ask of them is done there.
-        Their operators are believed between two of them, not with values of the tests: the program would decide what it equals.
+        The tests run in a separate process from the program. They use its functions, classes and variables by name; names of
+        builtins mean the builtins, except for entry points. Arguments and results are transferred as plain data: numbers, texts,
+        containers (arguments modified by the program are modified in the test), dates, fractions, numpy arrays; functions and
+        objects passed by a test are called back. Other results stay with the program, which executes tests' operations on them.
+        Their operators are trusted between two of them, but not with values of the tests, which they could claim to equal.
 
         Args:
             solution: the program.
-            tests: code with ``assert``; each text is one test. Functions ``test...()`` that it defines are called, and
+            tests: code with ``assert``; each text is one test. Functions ``test...()`` defined in it are called, and
                 ``check(candidate)`` is called with the entry point.
-            entry_point: functions that the tests are about.
-            setup: code that is run before the tests, beside them. What it defines is not the program's to change.
-            own_operators: classes of the program whose operators (``==``, ``<``, ``+``) are believed with values of the tests.
-            timeout: seconds for all tests, instead of the sandbox's.
-            files: of its working folder, by relative path: modules that it imports. The tests import none of them.
+            entry_point: functions under test.
+            setup: code that runs before the tests, in their process. The program cannot change what it defines.
+            own_operators: classes of the program whose operators (``==``, ``<``, ``+``) are trusted with values of the tests.
+            timeout: limit in seconds for all tests, instead of the sandbox's.
+            files: files in its working folder, by relative path: modules that it imports. The tests cannot import them.
 
         Raises:
-            ValueError: tests that assert nothing, or a file outside the folder.
+            ValueError: tests without an assertion, or a file outside the folder.
             RuntimeError: no isolation; see `probe`.
         """
         texts = [tests] if isinstance(tests, str) else list(tests)
@@ -224,19 +224,19 @@ class Sandbox:
     def check_outputs(
         self, program: str, cases: Sequence[tuple[str, str]], timeout: float | None = None, decimals: bool = False
     ) -> SandboxResult:
-        """Whether a program prints what is expected for each standard input; true (``ok``) if it does for all.
+        """Check whether a program prints the expected output for each standard input; true (``ok``) if it does for all.
 
-        Outputs are compared line by line, without spaces at ends of lines and empty lines at the end. Each case has a
-        process of its own; they stop at the first that fails.
+        Outputs are compared line by line, ignoring trailing spaces and trailing empty lines. Each case runs in a process of its
+        own; the first failure ends the check.
 
         Args:
             program: the source.
-            cases: standard input and expected output of each.
-            timeout: seconds for each case, instead of the sandbox's.
-            decimals: compare lines of numbers by their values (``1.0`` is ``1``) and without spaces at their beginnings.
+            cases: standard input and expected output of each case.
+            timeout: limit in seconds per case, instead of the sandbox's.
+            decimals: compare lines of numbers by value (``1.0`` equals ``1``), ignoring leading spaces.
 
         Raises:
-            ValueError: no case.
+            ValueError: there are no cases.
             RuntimeError: no isolation; see `probe`.
         """
         if not cases:
@@ -249,24 +249,24 @@ class Sandbox:
     def run_many(
         self, programs: Sequence[str | Mapping[str, Any]], timeout: float | None = None
     ) -> list[SandboxResult]:
-        """`run` of several at once.
+        """`run` for several programs concurrently.
 
         Args:
-            programs: sources, or arguments of `run` by name.
-            timeout: seconds for each.
+            programs: sources, or keyword arguments of `run`.
+            timeout: limit in seconds for each.
 
         Returns:
-            A result for each, in order.
+            The results, in order.
         """
         jobs = [{"program": each} if isinstance(each, str) else dict(each) for each in programs]
         return self.map(lambda job: self.run(**{"timeout": timeout, **job}), jobs)
 
     def check_many(self, checks: Sequence[Mapping[str, Any]]) -> list[SandboxResult]:
-        """`check` of several at once; each is its arguments by name."""
+        """`check` for several programs concurrently; each is given by its keyword arguments."""
         return self.map(lambda arguments: self.check(**arguments), list(checks))
 
     def map(self, function: Callable[[T], SandboxResult], jobs: Sequence[T]) -> list[SandboxResult]:
-        """A function that uses this sandbox, of several things at once; results in their order."""
+        """Call a function that uses this sandbox for several jobs concurrently; results are in order."""
         self.probe()
         with self._lock:
             if self._threads is None:
@@ -274,14 +274,14 @@ class Sandbox:
             threads = self._threads
         return list(threads.map(function, jobs))
 
-    # -- what a program has --------------------------------------------------------------------------------------------
+    # -- resources of a program --------------------------------------------------------------------------------------------
 
     @staticmethod
     def contents(files: Mapping[str, str | bytes] | None) -> dict[str, bytes]:
         """Files of a working folder as bytes.
 
         Raises:
-            ValueError: a file outside the folder.
+            ValueError: a file is outside the folder.
         """
         found = {}
         for name, content in (files or {}).items():
@@ -292,7 +292,7 @@ class Sandbox:
 
     @property
     def path(self) -> list[str]:
-        """Where a program's packages are."""
+        """Locations of a program's packages."""
         return [PACKAGES] if self.packages else []
 
     # -- processes -----------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class Sandbox:
         }
         isolation = self.probe()
         code = inner_code(isolation.python)
-        word = secrets.token_bytes(16)  # a verdict without it is not the judge's
+        word = secrets.token_bytes(16)  # a verdict without it does not come from the judge
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
             texts = (encode(public), encode({**(secret or {}), "word": word}), code)
@@ -370,7 +370,7 @@ class Sandbox:
         megabyte = 1 << 20
         return {
             "AS": self.memory * megabyte,
-            "CPU": int(timeout) + 2,  # of each process; the wall clock is for all
+            "CPU": int(timeout) + 2,  # per process; the wall-clock limit applies to all
             "NPROC": self.processes,
             "FSIZE": self.disk * megabyte,
             "NOFILE": 256,
@@ -382,7 +382,7 @@ class Sandbox:
 
 
 class _Following:
-    """Reads what comes out of a sandbox until it has its verdict, or its time is over."""
+    """Reads the output of a sandbox until there is a verdict, or time is up."""
 
     def __init__(self, process: subprocess.Popen[bytes], reader: int, word: bytes, largest: int, timeout: float):
         self.process, self.reader, self.word, self.largest, self.timeout = process, reader, word, largest, timeout
@@ -412,13 +412,13 @@ class _Following:
                     began, end = True, time.monotonic() + self.timeout
                 if max(len(self.read[self.out]), len(self.read[self.err])) > self.largest:
                     return "killed", f"more than {self.largest // 1024} kB of output"
-        for descriptor in (self.out, self.err):  # what is left in the pipes; nobody writes any more
+        for descriptor in (self.out, self.err):  # what is left in the pipes, to which nobody writes any more
             while self._take(descriptor) and len(self.read[descriptor]) <= self.largest:
                 pass
         return self._verdict()
 
     def _take(self, descriptor: int) -> bytes | None:
-        """What is there now; empty at the end, None if there is nothing yet."""
+        """The available bytes; empty at the end, None if there are none yet."""
         try:
             part = os.read(descriptor, 1 << 16)
         except BlockingIOError:
@@ -437,7 +437,7 @@ class _Following:
             said = bytes(self.read[self.err]).decode("utf-8", "replace").strip().splitlines() or ["no reason given"]
             return "error", f"the sandbox did not start ({said[-1][:200]})"
         if len(frames) < 2:
-            return "killed", "the judge was killed"  # by the program: nobody else in there can
+            return "killed", "the judge was killed"  # by the program: nothing else in there can
         word, status, detail = decode(frames[1])
         if not secrets.compare_digest(word, self.word):
             return "killed", "the verdict is not the judge's"

@@ -1,4 +1,4 @@
-"""A filter of system calls (seccomp BPF) for programs in the sandbox: less of the kernel is within their reach."""
+"""A system call filter (seccomp BPF) for programs in the sandbox, to reduce the exposed kernel interface."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import functools
 import struct
 from collections.abc import Iterable, Iterator
 
-# Numbers of system calls from the kernel's tables: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
-# What is refused: looking into other processes, namespaces and mounts, keys, kernel modules and programs in the kernel,
-# memory that no limit counts (System V shared memory and queues), and interfaces with a history of holes.
+# System call numbers from the kernel's tables: arch/x86/entry/syscalls/syscall_64.tbl, include/uapi/asm-generic/unistd.h.
+# Refused are: inspecting other processes, namespaces and mounts, keys, kernel modules and in-kernel programs, memory that no
+# limit counts (System V shared memory and queues), and interfaces with a history of vulnerabilities.
 _REFUSED = {
     "x86_64": {
         "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312, "pidfd_getfd": 438,
@@ -36,8 +36,8 @@ _REFUSED = {
         "settimeofday": 170, "clock_settime": 112,
     },
 }  # fmt: skip
-# What is refused beside that to a process that only computes: other processes, signals to them, limits and priorities (also of
-# others), sockets, and changes of files.
+# Additionally refused to a process that only computes: other processes, signals to them, limits and priorities (including those
+# of others), sockets, and changes of files.
 _REFUSED_TO_CALCULATIONS = {
     "x86_64": {
         "fork": 57, "vfork": 58, "clone": 56, "execve": 59, "execveat": 322, "kill": 62, "tkill": 200, "tgkill": 234,
@@ -57,14 +57,14 @@ _REFUSED_TO_CALCULATIONS = {
         "fchownat": 54, "openat2": 437,
     },
 }  # fmt: skip
-# Calls that open files, with the place of their flags among the arguments.
+# Calls that open files, with the index of their flags argument.
 _OPENING = {"x86_64": {2: 1, 257: 2}, "aarch64": {56: 2}}
 _OPEN_TO_WRITE = 0o103  # O_WRONLY, O_RDWR, O_CREAT
 _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # AUDIT_ARCH_* of linux/audit.h
 _SOCKET = {"x86_64": 41, "aarch64": 198}
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _CLONE3 = 435
-_X32 = 0x40000000  # the other numbering of x86_64
+_X32 = 0x40000000  # the alternative numbering of x86_64
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _AF_UNIX = 1
 
@@ -75,10 +75,10 @@ _NUMBER, _ARCHITECTURE, _ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
 
 @functools.cache
 def system_call_filter(machine: str) -> bytes | None:
-    """The filter for a kind of processor, as bubblewrap takes it; None for one whose numbers are not known here.
+    """The filter for a processor architecture in bubblewrap's format; None for an unknown architecture.
 
-    Refused calls fail with EPERM. Sockets are of AF_UNIX only. ``clone`` makes no namespaces; ``clone3``, whose arguments a
-    filter cannot see, does not exist, and libraries then use ``clone``.
+    Refused calls fail with EPERM. Sockets are limited to AF_UNIX. ``clone`` cannot create namespaces; ``clone3``, whose arguments
+    a filter cannot inspect, appears unsupported, so that libraries use ``clone``.
     """
     if machine not in _REFUSED:
         return None
@@ -90,9 +90,9 @@ def system_call_filter(machine: str) -> bytes | None:
 
 @functools.cache
 def calculation_filter(machine: str) -> bytes | None:
-    """A further filter for a process that only computes; None for a kind of processor that is not known here.
+    """An additional filter for a process that only computes; None for an unknown architecture.
 
-    Beside what `system_call_filter` refuses: processes and threads, signals to others, limits and priorities, sockets, and
+    In addition to `system_call_filter` it refuses processes and threads, signals to others, limits and priorities, sockets, and
     any change of files.
     """
     if machine not in _REFUSED:
@@ -105,13 +105,13 @@ def calculation_filter(machine: str) -> bytes | None:
 
 
 _Instruction = tuple[int, int, int, int]
-"""Operation, steps if true, steps if false, operand."""
+"""Operation, jump if true, jump if false, operand."""
 
 _REFUSE: _Instruction = (_RETURN, 0, 0, _ERRNO | errno.EPERM)
 
 
 def _beginning(machine: str) -> list[_Instruction]:
-    """Check the kind of processor, load the call's number, refuse the other numbering and ``clone3``."""
+    """Check the architecture, load the call number, refuse the alternative numbering and ``clone3``."""
     code = [(_LOAD, 0, 0, _ARCHITECTURE), (_EQUAL, 1, 0, _ARCHITECTURES[machine]), (_RETURN, 0, 0, _KILL)]
     code += [(_LOAD, 0, 0, _NUMBER)]
     if machine == "x86_64":

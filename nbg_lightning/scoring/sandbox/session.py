@@ -1,4 +1,4 @@
-"""An interpreter that lives in a sandbox for several cells, with what they defined; see `nbg_lightning.scoring.sandbox.cells`."""
+"""A persistent interpreter in a sandbox, for several cells that share their state; see `nbg_lightning.scoring.sandbox.cells`."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from nbg_lightning.scoring.sandbox.sandbox import ProgramStatus, Sandbox, Sandbo
 from nbg_lightning.scoring.sandbox.shipping import CELLS, inner_code, start_command
 
 LARGEST_CELL = 200_000
-"""Characters of a cell."""
+"""Maximum characters of a cell."""
 LIFETIME = 600
-"""Seconds of processor time of each process in a session; between cells all of them are stopped."""
+"""Processor seconds of each process in a session; between cells all of them are stopped."""
 
 
 class SandboxSession:
-    """Runs cells of Python one after another in one sandbox: a cell sees what those before it defined, imported and wrote.
+    """Runs Python cells in sequence in one sandbox: a cell sees what earlier ones defined, imported and wrote.
 
-    What it prints, tracebacks and the value of its last expression are its output. A cell that takes too long, or ends the
-    interpreter, ends the session. Output is the program's own doing: it is no verdict.
+    The output consists of what it prints, tracebacks and the value of its last expression. A cell that takes too long, or exits
+    the interpreter, ends the session. Output is under the program's control and not a verdict.
 
     Args:
-        sandbox: whose limits, packages and isolation it has. Memory and processes are those of the whole session.
-        files: of the working folder, by relative path.
+        sandbox: provides limits, packages and isolation. Memory and processes are those of the whole session.
+        files: files in the working folder, by relative path.
 
     Example:
         >>> with SandboxSession(Sandbox(timeout=5)) as session:  # doctest: +SKIP
@@ -58,26 +58,26 @@ class SandboxSession:
 
     @property
     def alive(self) -> bool:
-        """Whether there is an interpreter with what earlier cells defined."""
+        """Whether there is an interpreter with the state of earlier cells."""
         return self._process is not None
 
     def close(self) -> None:
-        """End the sandbox with all that is in it."""
+        """End the sandbox with all its processes."""
         self._process = None
         self._open.close()
 
     def run(self, cell: str, timeout: float | None = None) -> SandboxResult:
-        """Run a cell, in a fresh interpreter where there is none.
+        """Run a cell, in a fresh interpreter if there is none.
 
         Args:
             cell: the source.
-            timeout: seconds, instead of the sandbox's.
+            timeout: limit in seconds, instead of the sandbox's.
 
         Returns:
             ``ok``; ``failed``: it raised; ``timeout`` and ``killed``: the session has ended; ``error``: there is no sandbox.
 
         Raises:
-            RuntimeError: no isolation; see `Sandbox.probe`.
+            RuntimeError: isolation is not available; see `Sandbox.probe`.
         """
         begin = time.monotonic()
         seconds = timeout or self.sandbox.timeout
@@ -112,7 +112,7 @@ class SandboxSession:
         return ("failed", output, "it raised") if answer == RAISED else ("killed", output, "it ended the interpreter")
 
     def _follow(self, end: float) -> tuple[bytes | None, str]:
-        """The reply, None where it is late, and what was printed until then."""
+        """The reply, or None if it is late, and the output until then."""
         kept, dropped, answer = bytearray(), 0, None
         largest = self.sandbox.output * 1024
         with selectors.DefaultSelector() as selector:
@@ -131,7 +131,7 @@ class SandboxSession:
                         selector.unregister(self._output)
                     kept += part[: largest - len(kept)]
                     dropped += len(part) - min(len(part), max(0, largest - len(kept)))
-        while (part := self._printed()) and len(kept) < largest:  # all is stopped: nobody writes any more
+        while (part := self._printed()) and len(kept) < largest:  # all processes are stopped: nothing more is written
             kept += part[: largest - len(kept)]
         text = bytes(kept).decode("utf-8", "replace")
         return answer, text if len(kept) < largest else f"{text}\n(cut: more than {self.sandbox.output} kB of output)"
@@ -143,7 +143,7 @@ class SandboxSession:
             return b""
 
     def _start(self) -> str | None:
-        """Start the sandbox; why it did not start."""
+        """Start the sandbox; returns the reason if it did not start."""
         isolation = self.sandbox.probe()
         code = inner_code(isolation.python, CELLS)
         job = {"files": self.files, "path": self.sandbox.path, "limits": self.sandbox.limits(LIFETIME)}
@@ -180,5 +180,5 @@ class SandboxSession:
 
 
 def encode_frame(content: bytes) -> bytes:
-    """A frame as `codec.read_frame` reads it."""
+    """A frame as read by `codec.read_frame`."""
     return len(content).to_bytes(4, "little") + content

@@ -1,4 +1,4 @@
-"""The modules that run inside, as code that the inner Python runs without a file: none of this project is mounted there."""
+"""The modules that run inside, as code for the inner Python without files: nothing of this project is mounted there."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MODULES = (
     "guard",
     "judge",
     "child",
-)  # each after what it imports
+)  # each after its imports
 CELLS = (*_MODULES, "cells")
-"""The modules of a sandbox that lives for several cells."""
+"""The modules of a sandbox for several cells."""
 _COMPILE = (
     "import marshal, sys; modules = marshal.loads(sys.stdin.buffer.read()); "
     "codes = [(name, compile(text, name, 'exec', dont_inherit=True, optimize=2)) for name, text in modules]; "
@@ -37,7 +37,7 @@ module.main(*map(int, sys.argv[1:4]))
 
 @functools.cache
 def inner_code(python: str, names: tuple[str, ...] = _MODULES) -> bytes:
-    """These modules, compiled by the interpreter that will run them: that takes longer than starting it."""
+    """These modules, compiled by the interpreter that will run them; compiling takes longer than starting it."""
     modules = []
     for name in names:
         whole = f"nbg_lightning.scoring.sandbox.{name}"
@@ -49,5 +49,5 @@ def inner_code(python: str, names: tuple[str, ...] = _MODULES) -> bytes:
 
 
 def start_command(descriptor: int) -> str:
-    """The Python text that starts what `inner_code` gives, from a descriptor that holds it."""
+    """Python text that starts the code of `inner_code`, read from a descriptor."""
     return _START.format(descriptor=descriptor)
