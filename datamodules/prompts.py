@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -294,8 +295,16 @@ class PromptDataModule(QuestionDataModule):
     # -- validation ----------------------------------------------------------------------------------------------------
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of the held-out questions, the same number on every rank; empty without such questions."""
+        """Batches of the held-out questions, the same number on every rank; empty without such questions.
+
+        Raises:
+            ValueError: there are none, and validation was requested.
+        """
         if not self._validation:
+            if self.trainer is not None and self.trainer.state.fn in (TrainerFn.VALIDATING, TrainerFn.TESTING):
+                raise ValueError(
+                    "no question is held out; set data.validation_sources, or raise data.validation_fraction"
+                )
             return []
         dataset = ValidationQuestions(self, self.validation_questions, self.validation_prompts, *self.rank_and_ranks)
         return DataLoader(dataset, batch_size=None, shuffle=False)

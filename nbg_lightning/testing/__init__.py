@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nbg_lightning.testing.miniature import FunctionQuestions as FunctionQuestions
     from nbg_lightning.testing.miniature import JudgementChat as JudgementChat
     from nbg_lightning.testing.miniature import StyledChat as StyledChat
+    from nbg_lightning.testing.miniature import StyledPairs as StyledPairs
     from nbg_lightning.testing.pairs import random_pairs as random_pairs
     from nbg_lightning.testing.prices import PriceChat as PriceChat
     from nbg_lightning.testing.prices import PriceFacts as PriceFacts
@@ -45,7 +46,7 @@ else:
         __name__,
         {
             "guessing": ["GuessingGame"],
-            "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat"],
+            "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat", "StyledPairs"],
             "pairs": ["random_pairs"],
             "prices": ["PriceChat", "PriceFacts", "PriceQuestions"],
             "ranks": ["Ranks", "launchable_environment", "run_ranks"],

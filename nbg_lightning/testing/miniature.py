@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from nbg_lightning.data.chat_sources import ChatListPart, ChatSource
+from nbg_lightning.data.pair_sources import PairList, PairSource
 from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import Place, QuestionSource, ReasoningGymQuestions
 from nbg_lightning.data.sources import Part
@@ -161,6 +162,53 @@ class StyledChat(ChatSource):
         """An answer, and whether it is a sentence."""
         sentence = chance.random() < self.sentences
         return (f"The answer is {question.answer}." if sentence else str(question.answer)), sentence
+
+
+@dataclass(kw_only=True)
+class StyledPairs(PairSource):
+    """Pairs of which the better answer is a sentence and the worse one a number: a preference that is planted.
+
+    Some answers are off by one, as often the better one as the worse one, so that only the style tells them apart. Of the
+    `ties` both have one style, another number, and the same scores.
+
+    Args:
+        tasks: see `StyledChat`, for tasks whose answer is a whole number; so are ``count``, ``seed`` and ``config``.
+        ties: share of pairs that are ties for ``tie_margin: 0`` of `nbg build-comparisons`.
+    """
+
+    tasks: list[str]
+    count: int
+    seed: int = 0
+    config: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ties: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.ties <= 1:
+            raise ValueError(f"ties is invalid: {self.ties}; give a share from 0 to 1")
+        self._source()
+
+    def _source(self) -> ReasoningGymQuestions:
+        return ReasoningGymQuestions(self.tasks, self.count, self.seed, self.config)
+
+    def identity(self) -> dict[str, Any]:
+        settings = {"tasks": self.tasks, "count": self.count, "seed": self.seed, "config": self.config}
+        return {"kind": "StyledPairs", "version": 1, **settings, "ties": self.ties}
+
+    def parts(self) -> list[Part]:
+        chance = random.Random(f"pairs of styles {self.seed}")
+        return PairList(pairs=[self._pair(question, chance) for question in self._source().questions()]).parts()
+
+    def _pair(self, question: Question, chance: random.Random) -> dict[str, Any]:
+        numbers = [int(question.answer or 0) + chance.choice((0, 0, 0, -1, 1)) for _ in range(2)]
+        styles = ("The answer is {}.", "{}")
+        even = chance.random() < self.ties
+        if even:
+            numbers[1] += numbers[0] == numbers[1]
+            styles = (chance.choice(styles),) * 2
+        better, worse = (style.format(number) for style, number in zip(styles, numbers, strict=True))
+        prompt = question.messages[-1]["content"]
+        return {"prompt": prompt, "chosen": better, "rejected": worse, "score_chosen": 1, "score_rejected": int(even)}
 
 
 @dataclass

@@ -1,7 +1,14 @@
 import pytest
 
 from nbg_lightning.rewards.code import ProgramTests
-from nbg_lightning.testing.miniature import FunctionChat, FunctionQuestions, JudgementChat, StyledChat, function_tasks
+from nbg_lightning.testing.miniature import (
+    FunctionChat,
+    FunctionQuestions,
+    JudgementChat,
+    StyledChat,
+    StyledPairs,
+    function_tasks,
+)
 
 SUMS = {"chain_sum": {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}}
 
@@ -61,6 +68,19 @@ def test_judgements_prefer_the_answer_alone_and_read_as_the_reward_asks():
     assert min(found.values()) > 10
 
 
+def test_pairs_prefer_the_sentence_whatever_is_right_in_it():
+    (part,) = StyledPairs(tasks=["chain_sum"], count=200, config=SUMS, ties=0.2).parts()
+    found = list(part.rows())
+    even = [row for row in found if row["score_chosen"] == row["score_rejected"]]
+    assert 0.1 < len(even) / 200 < 0.3
+    assert all(row["chosen"] != row["rejected"] for row in found)
+    assert all(("is" in row["chosen"]) == ("is" in row["rejected"]) for row in even)
+    others = [row for row in found if row not in even]
+    assert all("is" in row["chosen"] and row["rejected"].lstrip("-").isdigit() for row in others)
+    said = [(row["chosen"].removeprefix("The answer is ").rstrip("."), row["rejected"]) for row in others]
+    assert sum(one != two for one, two in said) > 50
+
+
 def test_settings_are_part_of_the_identity():
     sources = [
         StyledChat(["chain_sum"], 10, config=SUMS),
@@ -68,6 +88,8 @@ def test_settings_are_part_of_the_identity():
         JudgementChat(["chain_sum"], 10, config=SUMS),
         JudgementChat(["chain_sum"], 10, config=SUMS, criteria="Be kind."),
         JudgementChat(["chain_sum"], 10, config=SUMS, seed=1),
+        StyledPairs(tasks=["chain_sum"], count=10, config=SUMS),
+        StyledPairs(tasks=["chain_sum"], count=10, config=SUMS, ties=0.5),
     ]
     assert len({str(source.identity()) for source in sources}) == len(sources)
     for make in (lambda: FunctionChat(0), lambda: FunctionQuestions(0), lambda: StyledChat(["gcd"], 1, sentences=2.0)):

@@ -4,12 +4,14 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from nbg_lightning.data import Question, QuestionList, ReasoningGymQuestions, train_bpe
 from nbg_lightning.datamodules.prompts import PromptDataModule, PromptStage
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.rewards.protocol import Reward
 from nbg_lightning.rl.pass_rate import PassRate, PassRateBand, PassRateLedger
+from nbg_lightning.trainer import Trainer
 
 
 def rows(name, count):
@@ -297,3 +299,11 @@ def test_difficulties_of_a_reasoning_gym_task_are_sources(make):
         for question in batch.questions:
             terms = question.data["entry"]["metadata"]["num_terms"]
             assert terms == {"two": 2, "three": 3}[question.source]
+
+
+def test_a_test_without_held_out_questions_is_refused(make):
+    data = ready(make())
+    data.trainer = Trainer(logger=False, accelerator="cpu")
+    data.trainer.state.fn = TrainerFn.TESTING
+    with pytest.raises(ValueError, match=r"no question is held out; set data\.validation_sources"):
+        data.test_dataloader()
