@@ -99,7 +99,7 @@ class Case:
         return self.launcher == "torchrun" or "Traceback" not in output
 
 
-POSITIONAL = ("pass-rate", "build-cache", "recipe")
+POSITIONAL = ("pass-rate", "recipe")
 NOTHING_YET = (
     r"nbg fit: stopped(?: at once)? by {signal}; "
     r"(?:nothing was saved: the first checkpoint comes at step 2|run the same command to start over)"
@@ -219,7 +219,8 @@ class Outcome:
     def row(self, case: Case) -> str:
         """Of the table in docs/stopping.md."""
         more = [case.launcher] * (case.launcher != "nbg") + [f"{case.ranks} ranks"] * (case.ranks > 1)
-        more += [KINDS[case.config]] * (case.config in KINDS and case.command == "fit")
+        if case.command == "fit" and case.config in KINDS:
+            more.append(KINDS[case.config])
         more += [f"`{' '.join(case.options)}`"] * (case.command == "fit" and bool(case.options))
         kind = ", ".join([f"`{case.command}`", *more])
         sent = f"{case.number.name}{' twice' if case.times > 1 else ''} to {case.target}"

@@ -67,8 +67,8 @@ class RunStatus:
             raise TypeError("it is no object")
         known = {each.name: value[each.name] for each in fields(cls) if each.name in value}
         record = cls(**known)
-        texts = (record.module, record.state, record.stage or "", record.error or "")
-        counts = (record.step, record.steps or 0)
+        texts = [record.module, record.state, *(each for each in (record.stage, record.error) if each is not None)]
+        counts = [record.step, *(each for each in (record.steps,) if each is not None)]
         if not all(isinstance(each, str) for each in texts) or not all(type(each) is int for each in counts):
             raise TypeError("a field has another type")
         if not isinstance(record.results, dict):

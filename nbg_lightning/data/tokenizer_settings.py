@@ -69,14 +69,21 @@ def write_template(folder: Path, text: str) -> None:
 
 
 def tokenizer_settings(folder: Path) -> dict[str, Any]:
-    """The settings in the files beside a tokenizer.json."""
+    """The settings in the files beside a tokenizer.json.
+
+    Raises:
+        ValueError: a file is no JSON object.
+    """
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one takes precedence
         if (folder / name).is_file():
             try:
-                settings |= json.loads((folder / name).read_text("utf-8"))
-            except ValueError as error:
+                found = json.loads((folder / name).read_text("utf-8"))
+            except (ValueError, RecursionError) as error:
                 raise ValueError(f"{folder / name}: malformed JSON ({error}); write the tokenizer again") from None
+            if not isinstance(found, dict):
+                raise ValueError(f"{folder / name} is invalid: it is no JSON object; write the tokenizer again")
+            settings |= found
     return settings
 
 
@@ -84,7 +91,13 @@ def special_names(folder: Path) -> tuple[dict[str, str | None], bool | None]:
     """The bos, eos and pad tokens named by the folder's configuration, and whether texts begin with bos, if it says so."""
     settings = tokenizer_settings(folder)
     values = {role: settings.get(role) for role in ("bos_token", "eos_token", "pad_token")}
-    names = {role: value["content"] if isinstance(value, dict) else value for role, value in values.items()}
+    names = {role: value.get("content") if isinstance(value, dict) else value for role, value in values.items()}
+    for role, name in names.items():
+        if not isinstance(name, str if isinstance(values[role], dict) else str | None):
+            raise ValueError(
+                f"{role} is invalid: {str(values[role])[:60]}; give {folder}/tokenizer_config.json a text, or an object with "
+                "its content"
+            )
     # The general class, which most folders name, relies on the post-processor only.
     general = settings.get("tokenizer_class") in (None, *_GENERAL)
     return names, None if general else settings.get("add_bos_token")

@@ -64,6 +64,7 @@ def test_hostile_folders_are_rows(tmp_path, capsys):
         "empty": "",
         "list": "[]",
         "types": '{"step": "many"}',
+        "nothing": '{"step": 1, "steps": [], "stage": {}}',
         "deep": "[" * 100_000,
         "large": '{"module": "' + "x" * 2_000_000 + '"}',
         "results": '{"results": {"loss": "low"}}',
@@ -87,7 +88,7 @@ def test_hostile_folders_are_rows(tmp_path, capsys):
     found = rows(tmp_path, capsys)
     assert set(found) == {*records, "folder", "half", "foreign", "stages", "loop"}
     assert {name for name, row in found.items() if row["problem"]} == {
-        *("empty", "list", "types", "deep", "large", "results", "folder", "foreign", "stages")
+        *("empty", "list", "types", "nothing", "deep", "large", "results", "folder", "foreign", "stages")
     }
     assert found["half"]["checkpoint"] is None
     assert command.main([str(tmp_path)]) == 0

@@ -150,7 +150,7 @@ def test_rules_that_transformers_does_not_follow(folder, tmp_path):
     config["tokenizer_class"] = "LlamaTokenizer"  # rebuilds its own rules and ignores tokenizer.json
     (tmp_path / "other" / "tokenizer_config.json").write_text(json.dumps(config))
     other = Tokenizer(tmp_path / "other")
-    with pytest.raises(ValueError, match=r"otherwise than its tokenizer.json; set .tokenizer_class"):
+    with pytest.raises(ValueError, match=r"differently from its tokenizer.json; set .tokenizer_class"):
         other.transformers  # noqa: B018
 
 
@@ -168,6 +168,25 @@ def test_loading_errors(folder, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match=r"tokenizer.json: not a tokenizer"):
         Tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["null", "5", "1.5", "true", "[1]", '"a"', "[" * 100_000])
+def test_settings_that_are_no_object_are_refused(folder, tmp_path, text):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "tokenizer_config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"tokenizer_config\.json.*; write the tokenizer again") as refused:
+        Tokenizer(copy)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("role", ["bos_token", "eos_token", "pad_token"])
+@pytest.mark.parametrize("value", [5, True, [], [["</s>"]], {}, {"content": None}])
+def test_special_tokens_that_are_no_texts_are_refused(folder, tmp_path, role, value):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps(config | {role: value}))
+    with pytest.raises(ValueError, match=rf"^{role} is invalid: .*; give .*tokenizer_config\.json a text"):
+        Tokenizer(copy)
 
 
 def test_a_folder_of_a_run_is_refused_with_its_newest_checkpoint(tmp_path):
