@@ -260,6 +260,7 @@ def main() -> None:
         for ranks in arguments.ranks:
             row: dict[str, Any] = measured(made[name], folder, ranks, arguments.memory_only)
             plan = folder / "plan.json"
+            plan.unlink(missing_ok=True)  # an error ends with 1 too, as what does not fit
             nbg("plan", str(made[name]), "--ranks", str(ranks), "--device", str(device), "--json", str(plan))
             (phase,) = json.loads(plan.read_text())[0]["phases"]
             memory = phase["memory_gib"]["total"] + read_device(device).reserved

@@ -137,11 +137,22 @@ def _build(
     with torch.device("cpu"):
         model: LanguageModel = model_config(shape).build()
     if frozen is not None:
-        model.requires_grad_(False).to(getattr(torch, frozen))
+        _freeze(model, getattr(torch, frozen))
     if lora is not None:
-        attach_adapter(model.to(getattr(torch, parallel.compute_dtype)), lora)
+        _freeze(model, getattr(torch, parallel.compute_dtype))
+        attach_adapter(model, lora)
     parallelize(model, parallel, mesh)
     return model
+
+
+def _freeze(model: nn.Module, dtype: torch.dtype) -> None:
+    """Give a model frozen weights of that dtype; `Module.to` cannot, for the first fake tensors of a process."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            setattr(module, name, nn.Parameter(parameter.detach().to(dtype), requires_grad=False))
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.is_floating_point():
+                setattr(module, name, buffer.to(dtype))
 
 
 class _Frozen:

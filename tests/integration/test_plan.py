@@ -42,6 +42,15 @@ def test_a_plan_needs_neither_data_nor_gpus(config, tmp_path):
     assert found["phases"][0]["rows"] == 1
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_an_adapter_is_the_first_that_a_process_simulates(config, tmp_path, dtype):
+    settings = f"core: small, lora: {{rank: 4}}, parallel: {{compute_dtype: {dtype}}}"
+    config.write_text(CONFIG.replace("core: small", settings))
+    done = plan(config, "--ranks", 2, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "fits" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
