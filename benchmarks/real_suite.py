@@ -1,10 +1,10 @@
-"""The suite of configs/benchmark/real.yaml on a real model, kept as JSON: numbers, intervals, cost, where items are from.
+"""The suite of configs/benchmark/real.yaml on a real model; writes metrics, intervals, cost and provenance as JSON.
 
     python benchmarks/real_model.py
     python benchmarks/real_suite.py
 
-Runs `nbg test` in the repository's folder and keeps what it found. Items that were answered before, by the same weights with
-the same settings, are not asked again.
+Runs `nbg test` in the repository's folder and stores the results. Items answered before, by the same weights with the
+same settings, are not repeated.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def kept(file: Path) -> dict[str, Any]:
-    """What is kept of a suite's results: no seconds by the wall clock, which a busy machine stretches."""
+    """The stored part of a suite's results: without wall-clock times, which a busy machine distorts."""
     found = {}
     for each in json.loads(file.read_text())["benchmarks"]:
         about = each["about"]

@@ -1,10 +1,10 @@
-"""Signals to whole runs, as terminals and schedulers send them: exit code, checkpoint, words, and processes that are left.
+"""Sends signals to whole runs, as terminals and schedulers do, and checks exit code, checkpoint, messages and leftover processes.
 
 usage: python benchmarks/stopping.py CONFIG FOLDER [CASE ...]
 
-CONFIG pretrains for minutes, with num_workers of 1 or more and a checkpoint every 2 steps. Other commands have configs in FOLDER.
+CONFIG pretrains for minutes, with num_workers >= 1 and a checkpoint every 2 steps. Configs of other commands are made in FOLDER.
 
-Each case starts `nbg` in a process group of its own and prints a row of the table in docs/stopping.md.
+Each case starts `nbg` in its own process group and prints a row of the table in docs/stopping.md.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from nbg_lightning.testing import launchable_environment
 START_SECONDS = 180
 STOP_SECONDS = 180
 AT_ONCE = r"nbg \w+: stopped at once by {signal}; go on with: --ckpt_path last \(the last checkpoint is .*\)"
-LEFT_SECONDS = 2.0  # after which nothing of a run may be there
+LEFT_SECONDS = 2.0  # after which no process of a run may remain
 
 
 @dataclass(frozen=True)
 class Case:
-    """A run and what is sent to it.
+    """A run and the signal sent to it.
 
     Attributes:
-        name: of its folder.
+        name: name of its folder.
         number: the signal.
         target: ``process`` (the first one), ``rank 1``, or ``group``.
-        moment: a pattern of files below the run's folder that says when; ``start``: a second after it has begun.
-        ranks: processes.
+        moment: when to send it: a pattern of files below the run's folder; ``start``: one second after the start.
+        ranks: number of processes.
         times: how often the signal is sent, 1.5 s apart.
-        command: of `nbg`.
+        command: the `nbg` command.
         config: name of its config (`make_inputs`).
         launcher: ``nbg``, which starts ranks itself, or ``torchrun``.
-        options: more of the command line; ``{place}`` is the run's folder.
-        words: a pattern of what is said last, or under torchrun, which speaks itself, before.
-        code: the right exit code; by default that of the signal.
+        options: further command-line options; ``{place}`` is the run's folder.
+        words: pattern of the last message; under torchrun, which prints messages itself, of an earlier one.
+        code: expected exit code; by default that of the signal.
     """
 
     name: str
@@ -63,14 +63,14 @@ class Case:
 
     @property
     def right_code(self) -> int:
-        """The right exit code."""
+        """The expected exit code."""
         if self.code is not None:
             return self.code
         return -self.number if self.number == signal.SIGKILL else 128 + self.number
 
     @property
     def trains(self) -> bool:
-        """Whether it takes a trainer's options."""
+        """Whether it accepts trainer options."""
         return self.command in ("fit", "validate", "test", "predict")
 
     def line(self, configs: dict[str, str], place: Path) -> list[str]:
@@ -86,7 +86,7 @@ class Case:
         return words + [option.format(place=place) for option in self.options]
 
     def said(self, output: str) -> bool:
-        """Whether the right words are the last ones."""
+        """Whether the expected message is the last one."""
         lines = output.splitlines()
         words = f"{self.words}|{AT_ONCE}" if self.times > 1 else self.words
         wanted = re.compile(words.replace("{signal}", self.number.name))
@@ -95,7 +95,7 @@ class Case:
         return self.number == signal.SIGKILL or (bool(lines) and wanted.fullmatch(lines[-1]) is not None)
 
     def clean(self, output: str) -> bool:
-        """Whether no traceback is shown, other than torchrun's own."""
+        """Whether there is no traceback, apart from torchrun's own."""
         return self.launcher == "torchrun" or "Traceback" not in output
 
 
@@ -209,7 +209,7 @@ CASES = [
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a case."""
+    """The result of a case."""
 
     code: int
     output: str
@@ -217,7 +217,7 @@ class Outcome:
     left: int
 
     def row(self, case: Case) -> str:
-        """Of the table in docs/stopping.md."""
+        """Its row in the table of docs/stopping.md."""
         more = [case.launcher] * (case.launcher != "nbg") + [f"{case.ranks} ranks"] * (case.ranks > 1)
         if case.command == "fit" and case.config in KINDS:
             more.append(KINDS[case.config])
@@ -228,7 +228,7 @@ class Outcome:
         return f"| {kind} | {case.moment} | {sent} | {self.code} | {newest} | {self.left} |"
 
     def faults(self, case: Case) -> list[str]:
-        """What is not as it should be."""
+        """Deviations from the expected result."""
         found = [f"exit code {self.code}, not {case.right_code}"] * (self.code != case.right_code)
         found += [f"{self.left} processes are left"] * (self.left > 0)
         found += ["a traceback is shown"] * (not case.clean(self.output))

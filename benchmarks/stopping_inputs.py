@@ -1,4 +1,4 @@
-"""What the cases of stopping.py run: a tiny model and one config for each command, which all take minutes."""
+"""Inputs for the cases of stopping.py: a tiny model and one config per command, each of which takes minutes."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def make_inputs(folder: Path, fit: str) -> dict[str, str]:
     """Write the model, the data and the configs.
 
     Args:
-        folder: for them.
-        fit: a config of pretraining.
+        folder: target folder.
+        fit: a pretraining config.
 
     Returns:
-        The path of each config, by its name.
+        The path of each config, by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _make_model(folder / "model")

@@ -1,1 +1,1 @@
-"""Does the CUDA path do what the CPU path does, how fast, and in how much memory: one command, one GPU, no network."""
+"""Checks of the CUDA path: correctness against the CPU, speed and memory, in one command on one GPU without network."""

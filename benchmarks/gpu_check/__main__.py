@@ -1,10 +1,10 @@
-"""One command, one CUDA device, at most nine minutes, no network: is the CUDA path right, how fast, and as planned?
+"""Checks correctness, speed and planned memory of the CUDA path: one command on one device, at most nine minutes, no network.
 
     python -m benchmarks.gpu_check [--minutes 8.5] [--layers 8] [--only NAME ...] [--output FILE.json]    # or: make gpu-check
-    python -m benchmarks.gpu_check --device cpu       # every check's code on a CPU, next to nothing large: no numbers of worth
+        python -m benchmarks.gpu_check --device cpu       # runs the code of every check at tiny sizes; numbers are meaningless
 
-Runs on the pinned torch, and on 2.11 and later through `older_torch`. Every check is timed and caught: one that fails does not
-hide the next. Exit code 1 if one failed. The table that it prints is Markdown, for the docs; the JSON has everything.
+Runs on the pinned torch, and on 2.11 and later through `older_torch`. Every check is timed, and a failing one does not stop the
+others. Exits with 1 if one failed. It prints a Markdown table for the docs; the JSON has all numbers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Check = Callable[[Any], dict[str, Any]]
 
 
 def checks() -> dict[str, Check]:
-    """All of them, what matters most first: what no time is left for is left out."""
+    """All checks, most important first: those that do not fit in the time are skipped."""
     from benchmarks.gpu_check import parity, speed
 
     return {
@@ -49,7 +49,7 @@ def checks() -> dict[str, Check]:
 
 
 def run(check: Check, here: Any, seconds_left: float) -> dict[str, Any]:
-    """State, seconds and numbers of a check."""
+    """Run a check; returns its state, seconds and numbers."""
     from benchmarks.gpu_check.setting import LeftOut
     from benchmarks.gpu_check.speed import release
 
@@ -71,7 +71,7 @@ def run(check: Check, here: Any, seconds_left: float) -> dict[str, Any]:
 
 
 def rows(name: str, found: dict[str, Any]) -> list[str]:
-    """A check as rows of a Markdown table, a row for each of its settings."""
+    """A check as rows of a Markdown table, one per setting."""
     if found["state"] != "ok":
         return [f"| {name} | {found['state']} | {found['why'].splitlines()[0][:200]} |"]
     values = found["found"]

@@ -1,4 +1,4 @@
-"""Names that torchtitan and the core expect of torch 2.13 and that 2.11 and 2.12 lack. Import it before the library."""
+"""Names of torch 2.13, needed by torchtitan and the core, for torch 2.11 and 2.12. Import it before the library."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def fill_in() -> list[str]:
-    """Add what is missing, and return the names."""
+    """Add missing names; returns them."""
     import torch.distributed.fsdp as fsdp
     from torch.nn.attention import varlen
 

@@ -1,4 +1,4 @@
-"""The CUDA path against float64 on a CPU, path by path, and against itself without compilation or float8."""
+"""Correctness of the CUDA path against float64 on a CPU, and against itself without compilation or float8."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.gpu_check.setting import LeftOut, Setting, loss_of, relative, wi
 
 
 def attention(here: Setting) -> dict[str, Any]:
-    """Packed documents: values and gradients against one product a document in float64."""
+    """Packed documents: values and gradients against one matrix product per document in float64."""
     from nbg_lightning.core.attention import attention_per_document, document_attention
 
     tokens, heads, kv_heads, size = (4096, 20, 4, 128) if here.cuda else (96, 4, 2, 16)
@@ -30,7 +30,7 @@ def attention(here: Setting) -> dict[str, Any]:
 
 
 def shared_prefixes(here: Setting) -> dict[str, Any]:
-    """Sequences that share a prefix, against each by itself: loss and gradients of a small model."""
+    """Sequences with a shared prefix against separate ones: loss and gradients of a small model."""
     from functools import partial
 
     from nbg_lightning.core import preset
@@ -54,7 +54,7 @@ def shared_prefixes(here: Setting) -> dict[str, Any]:
 
 
 def _mean_logits(hidden_BLD: Any, weight_VD: Any, places: Any) -> Any:
-    """A function of every sequence's every token, so that shared ones count as often as they are used."""
+    """A function of every token of every sequence, so that shared tokens count once per sequence."""
     logits = hidden_BLD.flatten(0, 1).index_select(0, places).float() @ weight_VD.float().t()
     return logits.square().mean().clone()
 
@@ -111,7 +111,7 @@ def heads(here: Setting) -> dict[str, Any]:
 
 
 def decode(here: Setting) -> dict[str, Any]:
-    """Log-probs of what the engine draws from its cache, against a forward over the whole text."""
+    """Log-probs of tokens sampled with the cache, against a forward over the whole text."""
     from nbg_lightning.core import preset
     from nbg_lightning.engines.native import NativeEngine
     from nbg_lightning.engines.protocol import Prompt, Sampling
@@ -130,7 +130,7 @@ def decode(here: Setting) -> dict[str, Any]:
 
 
 def compiled(here: Setting) -> dict[str, Any]:
-    """Loss and gradients of compiled blocks against eager ones, and of each checkpointing."""
+    """Loss and gradients of compiled blocks against eager ones, for each kind of activation checkpointing."""
     from nbg_lightning.core import preset
 
     shape = preset("nano")
@@ -157,7 +157,7 @@ def compiled(here: Setting) -> dict[str, Any]:
 
 
 def float8(here: Setting) -> dict[str, Any]:
-    """Each float8 recipe's loss and gradients against bfloat16's."""
+    """Loss and gradients of each float8 recipe against bfloat16's."""
     from nbg_lightning.core import preset
 
     if here.cuda and torch.cuda.get_device_capability() < (8, 9):
@@ -180,12 +180,12 @@ def float8(here: Setting) -> dict[str, Any]:
 
 
 def context_parallel(here: Setting) -> dict[str, Any]:
-    """A window over several ranks against one: needs as many devices."""
+    """A window split over several ranks against one rank; needs as many devices."""
     raise LeftOut("one device: tests/distributed compares 2 and 4 ranks on CPUs")
 
 
 def recompilations(here: Setting) -> dict[str, Any]:
-    """Graphs that are compiled while rows, lengths and documents change; one for each of few shapes."""
+    """Number of graphs compiled while rows, lengths and documents change: one for each of a few shapes."""
     from torch._dynamo.utils import counters
 
     from nbg_lightning.core import preset
@@ -205,7 +205,7 @@ def recompilations(here: Setting) -> dict[str, Any]:
 
 
 def host_synchronizations(here: Setting) -> dict[str, Any]:
-    """Lines at which the host waits for the device inside forward and backward: none."""
+    """Lines at which the host waits for the device inside forward and backward; there must be none."""
     from nbg_lightning.core import preset
 
     model = here.model(preset("nano"))
@@ -229,7 +229,7 @@ def host_synchronizations(here: Setting) -> dict[str, Any]:
 
 
 def precision(here: Setting) -> dict[str, Any]:
-    """The same steps on this device in its dtype, and on the CPU in float32: losses stay together."""
+    """The same steps on this device in its dtype, and on the CPU in float32: losses must stay close."""
     from nbg_lightning.core import create_model, preset
     from nbg_lightning.modules.optimizer import AdamWConfig, build_adamw
 

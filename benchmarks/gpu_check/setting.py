@@ -1,4 +1,4 @@
-"""What every check shares: the device, sizes for it, a clock, and a model that is ready to train."""
+"""Common parts of the checks: the device, sizes for it, a clock, and a model that is ready to train."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class LeftOut(Exception):
 
 
 class Setting:
-    """A device and the sizes of the checks on it: those of real models on CUDA, next to nothing on a CPU.
+    """A device and the sizes of its checks: those of real models on CUDA, tiny ones on a CPU.
 
     Args:
         device_type: ``cuda`` or ``cpu``.
@@ -121,7 +121,7 @@ def relative(found: torch.Tensor, reference: torch.Tensor) -> float:
 
 
 def within(found: dict[str, Any], limits: dict[str, float]) -> dict[str, Any]:
-    """The numbers; an AssertionError where one is above its limit.
+    """Return the numbers; AssertionError if one is above its limit.
 
     Raises:
         AssertionError: naming each number that is too large.

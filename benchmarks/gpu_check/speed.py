@@ -1,4 +1,4 @@
-"""How fast, and in how much memory: steps, heads and attention against what this device reaches, and what was planned."""
+"""Speed and memory of steps, heads and attention, relative to the device's measured peak and to the plan."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ print(json.dumps({"gib": memory, "seconds": step_time(work, phase, Cluster(1, 1)
 
 
 def environment(here: Setting) -> dict[str, Any]:
-    """Versions, the device, and what its products and memory reach."""
+    """Versions, the device, and its measured peak of matrix products and memory bandwidth."""
     found: dict[str, Any] = {}
     for name in _PACKAGES:
         try:
@@ -65,7 +65,7 @@ def attention_speed(here: Setting) -> dict[str, Any]:
 
 
 def head_speed(here: Setting) -> dict[str, Any]:
-    """Time of the chunked cross-entropy over that of its three products, and its memory, at 166,144 ids."""
+    """Time of the chunked cross-entropy relative to its three matrix products, and its memory, at 166,144 ids."""
     from nbg_lightning.core.head import linear_cross_entropy
 
     tokens, width, vocabulary = (16_384, 2560, 166_144) if here.cuda else (64, 32, 512)
@@ -84,7 +84,7 @@ def head_speed(here: Setting) -> dict[str, Any]:
 
 
 def steps(here: Setting) -> dict[str, Any]:
-    """Training steps of the 1 B and 3 B shapes at 4K and 64K: rate, MFU against the measured products, memory, the plan."""
+    """Training steps of the 1 B and 3 B shapes at 4K and 64K: rate, MFU relative to measured products, memory, the plan."""
     peak = here.stopwatch.products(here.dtype) * 1e12
     found: dict[str, Any] = {}
     sizes = ((4, 4096), (1, 65_536)) if here.cuda else ((2, 32), (1, 64))
@@ -144,7 +144,7 @@ def _step(here: Setting, name: str, rows: int, length: int, parallel: dict[str, 
 
 
 def planned(here: Setting) -> dict[str, Any]:
-    """Memory and time of a step of the 1 B shape as planned, over what is measured."""
+    """Planned memory and time of a step of the 1 B shape, relative to the measured ones."""
     import dataclasses
 
     rows, length = (4, 4096) if here.cuda else (2, 64)
@@ -170,7 +170,7 @@ def planned(here: Setting) -> dict[str, Any]:
 
 
 def generation(here: Setting) -> dict[str, Any]:
-    """New tokens a second of the native engine, and of transformers on the same weights where it is installed."""
+    """New tokens per second of the native engine, and of transformers with the same weights if it is installed."""
     from nbg_lightning.core import preset
     from nbg_lightning.engines.native import NativeEngine
     from nbg_lightning.engines.protocol import Prompt, Sampling
@@ -212,7 +212,7 @@ def _transformers_seconds(here: Setting, shape: Any, ids: list[tuple[int, ...]],
 
 
 def grpo(here: Setting) -> dict[str, Any]:
-    """An update on the answers of some groups, with and without shared prompts."""
+    """An update on the answers of several groups, with and without shared prompts."""
     from nbg_lightning.core import preset
     from nbg_lightning.core.prefixes import shortest_shared
     from nbg_lightning.rl.policy_loss import PolicyLossConfig, policy_terms, rollout_statistics
@@ -248,7 +248,7 @@ def grpo(here: Setting) -> dict[str, Any]:
 
 
 def against_trl(here: Setting) -> dict[str, Any]:
-    """A GRPO step beside TRL's, by the race that the performance page shows."""
+    """A GRPO step compared with TRL's, by the race of the performance page."""
     here.needs_cuda()
     if importlib.util.find_spec("trl") is None:
         raise LeftOut(
@@ -262,7 +262,7 @@ def against_trl(here: Setting) -> dict[str, Any]:
 
 
 def release(here: Setting) -> None:
-    """Give freed memory back to the device."""
+    """Return freed memory to the device."""
     gc.collect()
     if here.cuda:
         torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
-"""How long a save keeps training waiting: written at once against written in the background, in one run.
+"""Time that training is blocked by a save: synchronous against background checkpoints, in one run.
 
-Saves alternate between both ways, in pairs of one state. Beside the pause it measures what writing costs the steps
-meanwhile, on a machine whose processor trains and writes.
+Both kinds of saves alternate, in pairs with the same state. Besides the pause it measures how much writing slows down the
+steps meanwhile, on a machine that trains on its CPU.
 
     python benchmarks/performance/asynchronous_checkpoint.py
 """
@@ -25,7 +25,7 @@ from nbg_lightning.testing import SyntheticDataModule
 
 
 class AlternatingSaves(pl.Callback):
-    """After each few steps a save of each kind, and the seconds of steps with and without a write beside them."""
+    """Alternates both kinds of saves every few steps, recording step times with and without a concurrent write."""
 
     def __init__(self, folder: Path, every: int):
         self.folder, self.every = folder, every
@@ -98,7 +98,7 @@ def main() -> None:
         module = nbg.PretrainModule(shape, parallel=nbg.ParallelConfig(compute_dtype="float32"))
         trainer.fit(module, datamodule=SyntheticDataModule({"a": 97}, shape.vocab_size))
         size = sum(file.stat().st_size for file in Path(name, "at-once").iterdir())
-    pauses, waits = saves.background[1:], saves.at_once[1:]  # the first takes the host memory from the system
+    pauses, waits = saves.background[1:], saves.at_once[1:]  # the first allocates the host memory
     results = {
         "parameters": shape.num_parameters,
         "checkpoint_bytes": size,

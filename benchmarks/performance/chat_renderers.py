@@ -1,12 +1,12 @@
-"""Rendering and encoding ChatML with thinking: ours, and the `renderers` package of PyPI, in conversations a second.
+"""Rendering and encoding of ChatML with thinking, in conversations per second: this library and PyPI's `renderers`.
 
     python benchmarks/performance/chat_renderers.py
 
-`renderers` is installed into a folder of its own in ~/.cache/nbg_lightning, behind this environment's packages.
+`renderers` is installed into a separate folder in ~/.cache/nbg_lightning, after this environment's packages on the path.
 
-The format is the one that both have: `NanbeigeRenderer` here, `Qwen3Renderer` there (hand-written both), beside `JinjaRenderer`
-here and `DefaultRenderer` there on one and the same template. Conversations are plain ones, of which the last answer has
-reasoning. Ids of all sides are compared. Time is the processor's, of one process.
+The format is the one that both implement: `NanbeigeRenderer` here, `Qwen3Renderer` there (both hand-written), and also
+`JinjaRenderer` here and `DefaultRenderer` there with the same template. Conversations are plain, with reasoning in the last
+answer. Ids of all sides are compared. Time is processor time of one process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TEMPLATE = (
 
 
 def install_renderers() -> None:
-    """Let `renderers` be imported; what it needs comes from this environment first."""
+    """Make `renderers` importable; its dependencies come from this environment first."""
     folder = Path("~/.cache/nbg_lightning/renderers").expanduser()
     if importlib.util.find_spec("renderers") is None:
         if not (folder / "renderers").is_dir():
@@ -50,7 +50,7 @@ def install_renderers() -> None:
 
 
 def conversations(number: int, rounds: int) -> list[list[dict[str, str]]]:
-    """Conversations of several rounds; only the last answer has reasoning, which no format leaves out."""
+    """Conversations of several rounds; only the last answer has reasoning, which every format keeps."""
     draw = random.Random(0)
 
     def text(words: int) -> str:
@@ -67,7 +67,7 @@ def conversations(number: int, rounds: int) -> list[list[dict[str, str]]]:
 
 
 def sides(tokenizer: Any, data: list[list[dict[str, str]]]) -> dict[str, Callable[[], list[list[int]]]]:
-    """What renders all conversations, by side; each gives their ids."""
+    """Functions that render all conversations, by side; each returns their ids."""
     from renderers import DefaultRenderer, Qwen3Renderer
 
     from nbg_lightning.chat import Conversation, JinjaRenderer, NanbeigeRenderer

@@ -1,11 +1,11 @@
-"""Checkers of others in their sandboxes: answers a second, by task of reasoning-gym and of twelve tasks mixed.
+"""Sandboxed third-party checkers: answers per second, by reasoning-gym task and for twelve tasks mixed.
 
     python benchmarks/performance/checkers.py
 
-Answers are the own answers of a task's other items, so nearly all are wrong, well-formed, and evaluated by a process of their
-own; none is asked twice. The tasks are the nine whose checkers evaluate what they are given, and the three of the shipped
-configurations. Processor time is that of this process and of all sandboxes, and does not depend on what else the machine does
-as much as rates do.
+Answers are the gold answers of a task's other items, so that nearly all are wrong, well-formed, and evaluated in a process of
+their own; none is repeated. The tasks are the nine whose checkers evaluate their input, and the three of the shipped
+configs. Processor time covers this process and all sandboxes, and depends less than rates on what else the machine
+does.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Call = tuple[str, dict[str, Any], dict[str, Any], str]
 
 
 def calls_of(task: str, entries: int, answers: int) -> list[Call]:
-    """Calls of the verifier: so many answers to each of so many entries, whose own answers are sound."""
+    """Calls of the verifier: several answers to each of several entries, whose own answers are valid."""
     settings = {"size": 2 * entries + 2 * answers, "seed": 3}
     items = list(reasoning_gym.create_dataset(task, **settings))
     sound = [item for item in items if item["answer"] and "Integral" not in item["answer"]]
@@ -46,7 +46,7 @@ def calls_of(task: str, entries: int, answers: int) -> list[Call]:
 
 
 def processor_seconds() -> float:
-    """Processor time of this process and of all that descend from it, with those that ended."""
+    """Processor time of this process and all its descendants, including finished ones."""
     children: dict[int, list[int]] = {}
     ticks: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -65,7 +65,7 @@ def processor_seconds() -> float:
 
 
 def rate(pool: VerifierPool, rounds: list[list[Call]]) -> dict[str, Any]:
-    """Answers a second of each round; they are other answers to the same entries."""
+    """Answers per second of each round; rounds have different answers to the same entries."""
     rates = []
     before = processor_seconds()
     for calls in rounds:
@@ -79,7 +79,7 @@ def rate(pool: VerifierPool, rounds: list[list[Call]]) -> dict[str, Any]:
 
 
 def warm(pool: VerifierPool, calls: list[Call]) -> None:
-    """Have each worker make the task and check the entries' own answers."""
+    """Let each worker create the task and check the entries' own answers."""
     entries = list({id(call[2]): call for call in calls}.values())
     for copy in range(2 * pool.workers):
         pool.map("reasoning_gym", [(*call[:3], f"{call[3]} {' ' * copy}\t") for call in entries])

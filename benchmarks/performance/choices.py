@@ -1,11 +1,11 @@
-"""Questions of several endings, with five worked examples before each: our suite, and lm-eval's Hugging Face back end.
+"""Multiple-choice questions with five worked examples each: this library's suite, and lm-eval's Hugging Face back end.
 
     pip install 'nbg-lightning[eval]' accelerate
     python benchmarks/performance/choices.py
 
-One model (that of race.py: a 5.2 M-parameter Llama, with a tokenizer trained on Python's docstrings), the same real items as
-the same texts, float32, the same threads; sides alternate in one process and must choose alike. lm-eval's model is loaded
-once, and our engine too: timed is a run of the suite, from texts to numbers. ``arc_easy`` has endings of several tokens,
+One model (that of race.py: a 5.2 M-parameter Llama, with a tokenizer trained on Python's docstrings), the same real items with
+the same texts, float32, the same threads; sides alternate in one process and must make the same choices. Models are loaded
+once on both sides; the timing covers a run of the suite, from texts to metrics. ``arc_easy`` has endings of several tokens,
 ``mmlu`` letters, for which lm-eval computes a context once.
 """
 
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def raced(name: str, ours: Callable[[], Any], theirs: Callable[[], Any], repeats: int) -> dict[str, Any]:
-    """Items a second of both sides, after a warm-up of each, which also compares what they choose."""
+    """Items per second of both sides, after a warm-up of each, which also compares their choices."""
     mine, other = ours().records[name], theirs()["samples"][name]
     other = sorted(other, key=lambda sample: sample["doc_id"])
     chosen = [

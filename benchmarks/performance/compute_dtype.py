@@ -2,9 +2,9 @@
 
     python benchmarks/performance/compute_dtype.py
 
-Parameters, gradients and moments are float32 on both sides; only the activations and products differ. Steps of the two
-sides alternate on the same batches. On CPUs with AVX512-BF16 or AMX, bfloat16 should win; the result names what the
-processor has.
+Parameters, gradients and moments are float32 on both sides; only activations and matrix products differ. Steps of both
+sides alternate on the same batches. On CPUs with AVX512-BF16 or AMX, bfloat16 should be faster; the result records the
+processor's features.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ DTYPES = ("bfloat16", "float32")
 
 
 def random_batch(vocab_size: int, num_tokens: int, length: int, document: int) -> PackedBatch:
-    """Rows of documents of one length; what the tokens are does not matter to the time."""
+    """Rows of documents with equal length; the token values do not affect the time."""
     rows = num_tokens // length
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(0, vocab_size, (rows, length + 1), generator=generator)
@@ -42,7 +42,7 @@ def random_batch(vocab_size: int, num_tokens: int, length: int, document: int) -
 def training_step(
     shape: nbg.LanguageModelConfig, dtype: str, batch: PackedBatch, losses: list[float]
 ) -> Callable[[], None]:
-    """A model with its optimizer, as a function that trains one step and notes the loss."""
+    """A model with its optimizer, as a function that trains one step and records the loss."""
     mesh = init_device_mesh("cpu", (1,))
     model = create_model(shape, nbg.ParallelConfig(compute_dtype=dtype), mesh)
     optimizer = build_adamw(model.parameters(), AdamWConfig(lr=1e-4))
@@ -60,7 +60,7 @@ def training_step(
 
 
 def processor_features() -> list[str]:
-    """What the processor has for bfloat16; empty where the system does not say."""
+    """The processor's features for bfloat16; empty if the system does not report them."""
     info = Path("/proc/cpuinfo")
     flags = set(info.read_text().split()) if info.exists() else set()
     return sorted(flags & {"avx512f", "avx512_bf16", "amx_bf16"})

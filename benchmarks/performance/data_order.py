@@ -1,4 +1,4 @@
-"""The sample order: look-ups a second in one process, and the first access far into a run.
+"""The data order: look-ups per second in one process, and the time of the first access far into a run.
 
 python benchmarks/performance/data_order.py
 """
@@ -19,7 +19,7 @@ SIZES = {f"source{i}": 10 ** (3 + i % 6) + i for i in range(SOURCES)}
 
 
 def make_order() -> SampleOrder:
-    """Two stages with 20 sources each, 4e9 windows in all."""
+    """Two stages with 20 sources each, 4e9 windows in total."""
     rising = {name: float(i + 1) for i, name in enumerate(SIZES)}
     falling = {name: float(SOURCES - i) for i, name in enumerate(SIZES)}
     stages = [Stage("first", 2e9 * 4096, 1e-3, rising), Stage("second", 2e9 * 4096, 1e-3, falling)]

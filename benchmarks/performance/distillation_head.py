@@ -1,10 +1,10 @@
-"""The head of DPO and DPD: peak memory beyond inputs and gradients, and time against cross-entropy on the same tokens.
+"""The head of DPO and DPD: peak memory besides inputs and gradients, and time relative to cross-entropy on the same tokens.
 
     python benchmarks/performance/distillation_head.py
 
 Pairs of sequences of 64 to 512 trained tokens: with a large vocabulary most are longer than a chunk. Sides: cross-entropy,
-DPO, DPD with a cached teacher (64 ids and the tail), DPD with a live one of another width. Memory is the growth of the peak
-resident set of a fresh process over one forward and backward, less the gradients it returns.
+DPO, DPD with a cached teacher (64 ids and the tail), DPD with a live teacher of another width. Memory is the growth of the peak
+resident set of a fresh process over one forward and backward, minus the returned gradients.
 """
 
 from __future__ import annotations

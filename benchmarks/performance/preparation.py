@@ -1,13 +1,13 @@
-"""Tokens prepared in a second of one core: `tokenizers` alone, this library with `tokenizers`, and with fastokens.
+"""Tokens prepared per second on one core: by `tokenizers` alone, by this library with `tokenizers`, and with fastokens.
 
 python benchmarks/performance/preparation.py [--tokenizer FOLDER] [--packages torch transformers sympy] [--megabytes 8]
     [--many 1000000]
 
-Without a tokenizer, one of 8,192 ids is trained on the sample.
+Without a tokenizer, one with 8,192 ids is trained on the sample.
 
-Processor time is measured, all of it: for fastokens the comparison of the engines, too. The texts are the source files of
-installed packages; the conversations are short ones made of them. Many conversations are prepared as a run does it, by one
-process a core, and measured by the clock on the wall too.
+All processor time is measured, including the comparison of the engines for fastokens. The texts are source files of installed
+packages; the conversations are short ones made of them. Many conversations are prepared as in a run, by one process per core,
+and also measured in wall-clock time.
 """
 
 from __future__ import annotations

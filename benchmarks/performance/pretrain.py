@@ -1,15 +1,15 @@
-"""Tokens a second of pretraining: ours, Hugging Face's Trainer and litgpt, beside what the machine's matrix products allow.
+"""Tokens per second of pretraining: ours, Hugging Face's Trainer and litgpt, relative to the machine's matrix products.
 
     python benchmarks/performance/pretrain.py --threads 2
 
-One Llama (the preset ``small``: 29 M parameters, 8,192 ids), the same initial weights, rows, tokens a step and a forward,
+One Llama (the preset ``small``: 29 M parameters, 8,192 ids), the same initial weights, rows, tokens per step and forward,
 fused AdamW, clipping and threads; in bfloat16 (float32 parameters, except litgpt's ``bf16-true``) and float32. Every row is one
-document, so that all do the same work and must come to the same losses, which is asserted. Every side is the training loop that
-its users run, in a process of its own that goes on by a block of steps when asked; blocks of all sides alternate. Ours: Trainer,
+document, so that all sides do the same work and must reach the same losses, which is asserted. Each side is the training loop
+that its users run, in its own process that executes a block of steps on request; blocks of all sides alternate. Ours: Trainer,
 FSDP2, FGWSD and CurriculumDataModule. Hugging Face: Trainer with sdpa and bf16 autocast. litgpt: the ``fit`` of its pretraining
-on Fabric; its model is compiled, as its script does. ``compiled`` sides of the others use their own switch. The peers run in
-environments of their own, which the script makes. ``products``: the matrix products of the step alone, by `torch.mm`. The first
-block of every side, which compiles, is not timed. Memory is the peak resident set of each side's process, all libraries included.
+on Fabric; its model is compiled, as in its script. ``compiled`` sides of the others use their own switch. The peers run in
+separate environments, which the script creates. ``products``: the matrix products of a step alone, by `torch.mm`. The first block
+of every side, which compiles, is not timed. Memory is the peak resident set of each side's process, including all libraries.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ LARGEST_LOSS_DIFFERENCE = {"float32": 1e-3, "bfloat16": 0.01, "litgpt_true": 0.1
 
 
 class Pace:
-    """Lets a training go on by a block of steps for every line of standard input, and answers what the block took.
+    """Runs a block of training steps for every line of standard input, and reports how long it took.
 
-    A training calls `before_step` at the same point of every step. At the end of standard input it leaves the process.
+    A training loop calls `before_step` at the same point of every step. At the end of standard input the process exits.
 
     Args:
         answers: where to.

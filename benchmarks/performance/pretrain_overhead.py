@@ -1,11 +1,11 @@
-"""What the whole of `nbg fit` costs over a bare PyTorch loop on the same core, data and dtype.
+"""Overhead of the whole `nbg fit` relative to a bare PyTorch loop with the same core, data and dtype.
 
     python benchmarks/performance/pretrain_overhead.py
 
-The bare loop is the least that trains this model: batches made beforehand, forward, backward, clipping, fused AdamW; no
-Lightning, no FSDP2, no datamodule, no logging. The other side is a real fit: Trainer, FSDP2Strategy, FGWSD, the datamodule
-with its order and hash chain, TensorBoard, throughput. Both run the same steps of the same batches and end with the same
-losses (asserted). Blocks of steps alternate in one process; each gives a paired ratio of seconds a step.
+The bare loop is the minimum that trains this model: precomputed batches, forward, backward, clipping, fused AdamW; no
+Lightning, FSDP2, datamodule or logging. The other side is a real fit: Trainer, FSDP2Strategy, FGWSD, the datamodule
+with its order and hash chain, TensorBoard, throughput. Both run the same steps on the same batches and reach the same
+losses (asserted). Blocks of steps alternate in one process; each gives a paired ratio of seconds per step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the races against other libraries share: environments and processes of peers, the clocks, and runs that alternate.
+"""Common parts of the races against other libraries: environments and processes of peers, clocks, and alternating runs.
 
-A script that races another library runs twice: as itself, and by that library's Python as a peer, where every line of standard
-input asks for something (with TRL: one training) and every line of standard output answers in JSON.
+A script that races another library runs twice: as itself, and as a peer with that library's Python, where every line of standard
+input is a request (with TRL: one training run) and every line of standard output a JSON answer.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ TRL_SETTINGS = dict(  # of every TRL trainer here: nothing but training is timed
 
 
 def rates(tokens: int, ends: Ends, warm_up_steps: int = 1) -> Rates:
-    """Tokens a second from the end of the last warm-up step to that of the last, by the wall clock and by processor time."""
+    """Tokens per second from the end of the last warm-up step to that of the last step, in wall-clock and processor time."""
     wall, processor = (last - first for first, last in zip(ends[warm_up_steps - 1], ends[-1], strict=True))
     return {"wall": tokens / wall, "processor": tokens / processor}
 
@@ -133,7 +133,7 @@ def alternate(sides: dict[str, Callable[[], Rates]], repeats: int) -> dict[str, 
 
 
 def environment(name: str, folder: Path) -> Path:
-    """Python of the environment of ``requirements-<name>.txt``, made if it is not there."""
+    """The Python of the environment of ``requirements-<name>.txt``, which is created if it does not exist."""
     requirements = HERE / f"requirements-{name}.txt"
     place = folder / f"{name}-{hashlib.blake2b(requirements.read_bytes(), digest_size=4).hexdigest()}"
     python = place / "bin" / "python"
@@ -146,13 +146,13 @@ def environment(name: str, folder: Path) -> Path:
 
 
 class Peer:
-    """A process that answers questions in JSON.
+    """A process that answers requests in JSON.
 
     Args:
-        python: that runs it.
+        python: its Python interpreter.
         script: the file that it runs.
-        option: of the script, with which it is a peer.
-        settings: the option's value.
+        option: option of the script that makes it a peer.
+        settings: value of the option.
     """
 
     def __init__(self, python: Path | str, script: str, option: str, settings: dict[str, Any]):
@@ -203,12 +203,12 @@ def say(answers: TextIO, value: dict[str, Any]) -> None:
 
 
 class Trl:
-    """TRL, in a new process for every training, as a user has it: what a process trained before changes its speed.
+    """TRL, in a new process for every training run, as its users run it, since earlier runs in a process change its speed.
 
     Args:
-        script: which runs there, with ``--trl-process``.
-        arguments: of the script, which it gets too.
-        others: more settings for it.
+        script: the script to run there, with ``--trl-process``.
+        arguments: arguments of the script, which are passed on.
+        others: further settings.
     """
 
     def __init__(self, script: str, arguments: argparse.Namespace, **others: Any):

@@ -1,15 +1,15 @@
-"""A GRPO step whose answers are drawn ahead of it, engine and trainer on a core each, over a step in turn on the same two cores.
+"""A GRPO step with asynchronous rollouts, engine and trainer on one core each, relative to a synchronous step on both cores.
 
     taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py
     taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --tiny
 
 One model (a 5.2 M-parameter Llama), the same questions, groups, lengths, reward and loss, float32; every answer has the full
-length. ``--tiny`` has the preset ``tiny`` and 16 questions with 8 answers of 16 tokens, as a step of configs/grpo/tiny.yaml. In
-turn, engine and trainer have two threads each, or one, whichever is faster; ahead (``rollouts: {max_staleness: 1}``), one each,
-in processes of their own. Sides alternate in one run. A step is timed from the end of the first to the end of the last, by the
-wall clock, since idle time is what is asked for: run it on a machine that does nothing else (``load`` in the result says whether
-that was so). ``best`` is the ratio that no scheduling could beat: the slower of both sides on its core, over the step in turn;
-``even`` is it, if both took the same time.
+length. ``--tiny`` uses the preset ``tiny`` and 16 questions with 8 answers of 16 tokens, like a step of configs/grpo/tiny.yaml.
+Synchronously, engine and trainer have two threads each, or one, whichever is faster; asynchronously (``rollouts: {max_staleness:
+1}``), one each, in separate processes. Sides alternate in one run. Steps are timed from the end of the first to the end of the
+last in wall-clock time, since idle time matters: run it on an otherwise idle machine (``load`` in the result shows whether it
+was). ``best`` is the ratio that no scheduling could beat: the slower of both sides on its core, relative to the synchronous
+step; ``even`` is that ratio if both took the same time.
 """
 
 from __future__ import annotations

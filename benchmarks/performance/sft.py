@@ -1,13 +1,13 @@
-"""Useful tokens a second of SFT on conversations of widely varying lengths: packed, padded, and TRL's SFTTrainer.
+"""Useful tokens per second of SFT on conversations of widely varying lengths: packed, padded, and TRL's SFTTrainer.
 
     python benchmarks/performance/sft.py
 
-One model (a 5.2 M-parameter Llama), one data set, float32, one token budget a forward, the same threads; sides alternate.
-TRL runs in an environment of its own, which the script makes from requirements-trl.txt, in a process for each training;
-both sides get the same ids and masks. A useful token is a token of a conversation: padding is none. A run is timed from the
-end of its third step (what is compiled is compiled by then) to the end of its last, by the wall clock and by the processor time
-of its process: on a machine that is shared with others only the latter says what the work costs. ``compiled`` sides, packed
-ones, use ``torch.compile``: ours by ``parallel.compile``, TRL's by ``torch_compile``.
+One model (a 5.2 M-parameter Llama), one dataset, float32, one token budget per forward, the same threads; sides alternate.
+TRL runs in its own environment, which the script creates from requirements-trl.txt, in a new process for each training run;
+both sides get the same ids and masks. Useful tokens are those of conversations, without padding. A run is timed from the end of
+its third step (when compilation is finished) to the end of its last, in wall-clock time and in processor time of its process; on
+a shared machine only the latter measures the cost. ``compiled`` sides, which are packed, use ``torch.compile``: ours by
+``parallel.compile``, TRL's by ``torch_compile``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time and memory of prefixes that are computed once, over the same work with each sequence by itself.
+"""Time and memory with shared prefixes, relative to the same work with separate sequences.
 
     python benchmarks/performance/shared_prefix.py
 
@@ -6,10 +6,10 @@ Three tasks on one model (that of race.py: a 5.2 M-parameter Llama), float32, tw
 
 * ``grpo``: an update (packing, losses, gradients) on 16 answers of 64 tokens to a prompt of 512; and on short prompts.
 * ``dpo``: losses and gradients of pairs whose prompt is half of their tokens, with a live reference; windows of 4,096.
-* ``choices``: the numbers of questions with four endings behind five examples, as `LogLikelihoodScorer` gives them; and of
-  questions with nothing before them.
+* ``choices``: log-likelihoods of questions with four endings after five examples, by `LogLikelihoodScorer`; and of
+  questions without context.
 
-Sides alternate in one process, by the wall clock and in processor seconds, and must give the same numbers. Memory is the peak
+Sides alternate in one process, in wall-clock and processor time, and must give the same numbers. Memory is the peak
 resident set of a fresh process.
 """
 

@@ -1,11 +1,11 @@
-"""Processor seconds of `nbg fit`, from the command to the end of its first step, against another checkout of this library.
+"""Processor seconds of `nbg fit` up to the end of its first step, relative to another checkout of this library.
 
     git worktree add ../before main~50
     python benchmarks/performance/startup.py --against ../before
 
-The run is as small as one can be (the `nano` core, one step of 1,024 tokens, no checkpoint, its texts prepared beforehand), so
-that imports and the making of objects are what is measured. Beside it: a config that is not there, a misspelled key and a path
-of data that is not there, which need no run at all. Sides alternate; processor time is that of the process and its children.
+The run is as small as possible (the `nano` core, one step of 1,024 tokens, no checkpoint, prepared texts), so that imports
+and construction dominate. Three errors that need no run are measured too: a missing config, a misspelt key and a missing data
+path. Sides alternate; processor time is that of the process and its children.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Training data behind a URL whose answers take 50 ms: how long training waits for them, and what is asked for.
+"""Training data behind a URL with 50 ms latency: how long training waits for it, and how much is requested.
 
-A step is a pause in place of work: as long as `nbg plan` says for the windows of a rank of the 3 B model on an H100, and
-a shorter one with fewer windows. Data: documents of random letters, 10 MB of ids; cache: a tenth of it; 2 workers.
+A step is a pause instead of computation: as long as `nbg plan` predicts for a rank's windows of the 3 B model on an H100, and a
+shorter one with fewer windows. Data: documents of random letters, 10 MB of ids; cache: a tenth of it; 2 workers.
 
 python benchmarks/performance/stored_data.py
 """
@@ -28,7 +28,7 @@ FIRST = 4  # steps that wait for the workers to start
 
 
 class Pace(NamedTuple):
-    """How fast a rank trains: seconds of a step, windows of it, and steps that are measured."""
+    """Training speed of a rank: seconds per step, windows per step, and number of measured steps."""
 
     seconds: float
     windows: int

@@ -2,14 +2,14 @@
 
     python benchmarks/science/content_format.py run       # see harness/ for the commands
 
-A document is a worked problem (`worked_problems`). Of its four steps a share is wrong (content); of its four units of layout
-(three marks, and the order of results) a share is another (format): each share is 0, 1/4 or 1/2, drawn by itself. Both are
-tagged from 0 to 9 with equal noise, as a good annotator would. An arm trains on the best third of the documents:
+A document is a worked problem (`worked_problems`). A share of its four steps is wrong (content), and a share of its four layout
+units (three marks, and the order of results) is changed (format); each share is 0, 1/4 or 1/2, drawn independently. Both are
+tagged from 0 to 9 with equal noise, as by a good annotator. An arm trains on the best third of the documents:
 
-* ``random``: any third; ``content``: by the content's score; ``format``: by the format's; ``both``: by their sum;
-* at the second budget also by each dimension alone, of which `rubric_dimensions.py` keeps those that predict.
+* ``random``: any third; ``content``: by the content score; ``format``: by the format score; ``both``: by their sum;
+* at the second budget also by each single dimension; `rubric_dimensions.py` keeps the predictive ones.
 
-What is measured is clean in both: held-out solutions, and of them the results without their marks.
+The metrics are on data clean in both: held-out solutions, and their results without the marks.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Document:
 
 
 def draw_document(problem: Problem, draw: random.Random) -> Document:
-    """Both dials are drawn, then each unit is damaged with its dial's probability."""
+    """Draw both shares, then damage each unit with its share's probability."""
     content, layout = draw.choice(LEVELS), draw.choice(LEVELS)
     wrong = tuple(draw.random() < content for _ in range(STEPS))
     other = tuple(draw.random() < layout for _ in range(STEPS - 1))
@@ -95,7 +95,7 @@ def scores(documents: Sequence[Document], seed: int) -> dict[str, list[int]]:
 
 
 def best(given: Mapping[str, Sequence[int]], by: Sequence[str], number: int, seed: int) -> list[int]:
-    """Places of the documents with the highest sum of scores, ties by lot, in the order of the pool."""
+    """Indices of the documents with the highest sum of scores, with random ties, in the order of the pool."""
     draw = random.Random(f"ties {seed}")
     size = len(next(iter(given.values())))
     ranks = sorted(range(size), key=lambda place: (-sum(given[name][place] for name in by), draw.random()))
@@ -103,7 +103,7 @@ def best(given: Mapping[str, Sequence[int]], by: Sequence[str], number: int, see
 
 
 def draw_pool(number: int, seed: int) -> tuple[list[Document], list[Problem]]:
-    """Documents, and test problems that none of them has."""
+    """Documents, and test problems that occur in none of them."""
     draw = random.Random(f"content and format {seed}")
     drawn: dict[Problem, None] = {}
     while len(drawn) < number + TESTS:

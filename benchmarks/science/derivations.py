@@ -1,7 +1,7 @@
-"""Sums with two right derivations: the first step of ``3-4+8=?`` may be written from either of its terms.
+"""Sums with two correct derivations: the first step of ``3-4+8=?`` may start from either of its terms.
 
-The task is that of `stages.py`; an answer is right by its last number, whichever way it came about. So a teacher's
-distribution says more of a question than one of its answers does.
+The task is that of `stages.py`; only the last number decides whether an answer is right. A teacher's distribution therefore
+carries more information on a question than one of its answers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from nbg_lightning.testing.sums import WorkedSum
 
 
 def derivations(made: WorkedSum) -> list[WorkedSum]:
-    """Both ways, that of the question first; one where they are the same.
+    """Both derivations, the question's own first; one if they are the same.
 
     Each is a sum of its own, so that ``steps`` writes it down; only its steps are used.
 
@@ -28,7 +28,7 @@ def derivations(made: WorkedSum) -> list[WorkedSum]:
 
 
 def worked(made: Sequence[WorkedSum], draw: random.Random, each: int = 1) -> list[dict[str, Any]]:
-    """Conversations for SFT, ``each`` of a sum, by derivations drawn anew."""
+    """Conversations for SFT, ``each`` per sum, with newly sampled derivations."""
     rows = []
     for one in made:
         for _ in range(each):

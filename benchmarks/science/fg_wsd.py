@@ -6,15 +6,15 @@
 One small model, one learning-rate curve (warmup, constant, decay), one number of tokens. The arms differ in the mixture only:
 
 * ``wsd``: HQ and MQ 1:1 from the first to the last step, as the paper's baseline.
-* ``order_only``: as much of HQ and of MQ in all as ``fg_wsd`` has, mixed evenly from the first to the last step: what ``fg_wsd``
-  gains over this one is gained by order alone, what this one gains over ``wsd`` by the share of HQ.
-* ``fg_wsd``: HQ and MQ by size while the learning rate is constant, then HQ alone while it still is, then the decay on HQ.
-* ``wsd_hq_decay``: 1:1, but the decay is on HQ alone: how much is the decay's data.
+* ``order_only``: the same total of HQ and MQ as ``fg_wsd``, mixed evenly from the first to the last step: the gain of ``fg_wsd``
+  over it is due to the order, its own gain over ``wsd`` to the share of HQ.
+* ``fg_wsd``: HQ and MQ by size during the constant phase, then HQ alone for its rest, then the decay on HQ.
+* ``wsd_hq_decay``: 1:1, but with the decay on HQ alone, to separate the effect of the decay's data.
 
-Measured on documents that none of them trained on: bits per byte of held-out HQ (and MQ), and a choice of the true continuation
-of held-out HQ text among four. Differences are paired over seeds (t interval of three seeds: wide) and, for choices, over
-questions of all seeds (t too). Runs that are done are not run again, so seeds may be run by several processes, and together
-by a last call; a killed run is continued from its last checkpoint.
+Metrics are on held-out documents: bits per byte of HQ (and MQ), and choosing the true continuation of HQ text among four.
+Differences are paired over seeds (t interval of three seeds: wide) and, for choices, over questions of all seeds (t interval).
+Finished runs are not repeated, so several processes can run seeds, and a last call combines
+them; a killed run resumes from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Filtering real text of known quality from end to end: what the tagger learns, how fast it is, what memory it takes.
+"""End-to-end filtering of real text of known quality: what the tagger learns, its speed, and its memory.
 
     python benchmarks/science/filtering.py [OUT] [--gigabytes 10]
 
-Labels are real: spam and ham are those of the SpamAssassin corpus (mails without their headers), and the quality tier is that of
-the source. The report of the selection, with pictures and samples, is left in OUT/pools. Memory is that of a process that tags
-a corpus of so many gigabytes, made of the same parts again and again.
+Labels are real: spam and ham are those of the SpamAssassin corpus (mails without headers), and the quality tier is given by
+the source. The report of the selection, with figures and samples, is written to OUT/pools. Memory is that of a process that
+tags a corpus of this many gigabytes, which repeats the same parts.
 """
 
 from __future__ import annotations

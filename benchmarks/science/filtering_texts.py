@@ -1,8 +1,8 @@
-"""Real text of known quality for the filtering experiments, made once below ~/.cache/nbg_lightning/filtering.
+"""Real text of known quality for the filtering experiments, created once below ~/.cache/nbg_lightning/filtering.
 
-Debian's documentation packages (``apt-get download`` and ``dpkg-deb``, neither of which installs anything), e-mail labelled spam
-and ham and two bodies of prose from npm's @stdlib packages (``npm pack``), and Python's own library. The mails are of their
-senders: for use on this machine only.
+Debian's documentation packages (``apt-get download`` and ``dpkg-deb``, neither of which installs anything), e-mails labelled as
+spam and ham and two collections of prose from npm's @stdlib packages (``npm pack``), and Python's own library. The mails are
+copyrighted by their senders: use them on this machine only.
 """
 
 from __future__ import annotations

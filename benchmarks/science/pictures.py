@@ -1,4 +1,4 @@
-"""The pictures of docs/science.md, from the JSON of the experiments; one whose JSON is not there is left out.
+"""The figures of docs/science.md, from the experiments' JSON results; those without results are skipped.
 
 python benchmarks/science/pictures.py
 """

@@ -1,4 +1,4 @@
-"""Comparisons over seeds, and the JSON of an experiment."""
+"""Comparisons over seeds, and the JSON results of an experiment."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def over_questions(first: Sequence[Sequence[float]], second: Sequence[Sequence[f
 
 
 def told(found: dict[str, Any]) -> str:
-    """A comparison in a line."""
+    """A comparison in one line."""
     text = f"{found['difference']:+.4f}"
     if "interval_95" in found:
         text += " (95 % {:+.4f} to {:+.4f} over seeds".format(*found["interval_95"])
@@ -64,14 +64,14 @@ def told(found: dict[str, Any]) -> str:
 
 
 def stored(file: Path, found: Any) -> Any:
-    """Write JSON whole or not at all; returns it."""
+    """Write JSON atomically; returns the value."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, found)
     return found
 
 
 def stop_if_stopped(trainer: Any) -> None:
-    """Leave, if a signal has ended training early: what it left is no result."""
+    """Exit if a signal has ended training early, since its results are incomplete."""
     from nbg_lightning.callbacks.graceful_stop import GracefulStop
 
     for callback in trainer.callbacks:
@@ -91,7 +91,7 @@ def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -
 
 
 def quiet(threads: int) -> None:
-    """As many threads, and no lines but the experiment's own."""
+    """Set the number of threads, and silence everything but the experiment's own output."""
     import torch
 
     torch.set_num_threads(threads)

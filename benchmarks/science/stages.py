@@ -1,7 +1,7 @@
-"""Sums to work out, drawn anew for each seed, and the small stages of training that experiments on them share.
+"""Sums with worked steps, drawn anew for each seed, and small training stages shared by experiments on them.
 
-The task is that of `nbg_lightning.testing.sums`: a question is ``3+4-8=?``; the reasoning has a line for each step, the answer is
-the last result. A model learns steps as text (pretraining), then to work questions out (SFT). More digits are harder.
+The task is that of `nbg_lightning.testing.sums`: a question is ``3+4-8=?``; the reasoning has a line for each step, the answer
+is the last result. A model learns single steps as text (pretraining), then whole questions (SFT). More digits are harder.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MISSES = 1000  # draws without a new sum, after which few can be left
 
 
 def draw_sums(counts: Mapping[str, int], seed: int, digits: int = 3) -> dict[str, list[WorkedSum]]:
-    """Different sums for each purpose, none in two, every step of which is a fact that pretraining shows.
+    """Distinct sums for each purpose, without overlap, every step of which is a fact shown in pretraining.
 
     Args:
         counts: how many, by purpose.
@@ -80,7 +80,7 @@ def texts(made: Sequence[WorkedSum]) -> list[str]:
 
 
 class Stages:
-    """Stages of training of one seed in one folder; one that is done is not run again.
+    """Training stages of one seed in one folder; finished ones are not repeated.
 
     Args:
         folder: of all that is made.

@@ -1,4 +1,4 @@
-"""The tables of docs/science/, from the JSON of the experiments; one whose JSON is not there is left as it is.
+"""The tables of docs/science/, from the experiments' JSON results; those without results are left unchanged.
 
 python benchmarks/science/tables.py
 """

@@ -1,11 +1,11 @@
-"""Worked problems whose quality is a dial: clean ones, and the same kind with wrong steps and other layouts.
+"""Worked problems with adjustable quality: clean ones, and damaged ones with wrong steps and other layouts.
 
-A clean document is the problem, and where a counter from 0 to 9, which stops at both ends, stands after each step::
+A clean document is a problem followed by the value of a counter from 0 to 9, which saturates at both ends, after each step::
 
     3+4-2+4-1=7,5,9,8
 
-In the other pool a share of lines is wrong, what follows goes on from the wrong result, and two documents of three have another
-layout. What is measured is neither pool: clean solutions of problems that no document has.
+In the damaged pool a share of steps is wrong, later steps continue from the wrong result, and two of three documents have another
+layout. The metric uses neither pool: clean solutions of problems that occur in no document.
 """
 
 from __future__ import annotations
