@@ -1,4 +1,4 @@
-"""One thread a process, before anything imports torch; and what a test file leaves behind is an error of that file."""
+"""One thread per process, set before torch is imported; leftovers of a test file are errors of that file."""
 
 import importlib.util
 import os

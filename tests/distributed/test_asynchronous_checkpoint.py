@@ -1,4 +1,4 @@
-"""Checkpoints that two gloo ranks write in the background: one name for all, and one error."""
+"""Background checkpoints of two gloo ranks: one name for all, and one error."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A suite on two ranks gives the numbers of one, and training on two is the same with and without it."""
+"""A suite gives the same numbers on two ranks as on one, and does not affect training."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""lm-eval's tasks on two ranks give the numbers of one: choices, texts and written answers. Needs the extra ``eval``."""
+"""lm-eval's tasks give the same numbers on two ranks as on one: choices, texts and written answers. Needs the extra ``eval``."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Checkpoints of two gloo ranks: each hashes what it writes, and damage of one rank's file stops all of them."""
+"""Checkpoints of two gloo ranks: each hashes its own files, and damage to one rank's file stops all of them."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""DPD with a live teacher and reference on two gloo ranks is DPD on one; a resumed run is a straight run."""
+"""DPD with a live teacher and reference: two gloo ranks equal one, and a resumed run equals an uninterrupted one."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""GRPO on two ranks: the same step as on one, also where ranks have different amounts of work, and failures that are shared."""
+"""GRPO on two ranks: the same step as on one, also with unequal work per rank; failures are shared."""
 
 import dataclasses
 from pathlib import Path

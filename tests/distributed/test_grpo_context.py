@@ -1,4 +1,4 @@
-"""The policy loss over ranks that share answers by tokens: its terms and gradients against those of one rank."""
+"""The policy loss with answers split over ranks by tokens: terms and gradients equal those of one rank."""
 
 import dataclasses
 import random

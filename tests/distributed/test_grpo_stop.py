@@ -1,4 +1,4 @@
-"""A signal that one of two ranks gets while both sample or score: both drop the step, save the one before, and go on from it."""
+"""A signal to one of two ranks during sampling or scoring: both drop the step, save the previous one, and resume from it."""
 
 import signal
 import time

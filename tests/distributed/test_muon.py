@@ -1,4 +1,4 @@
-"""A run with Muon: two ranks are one rank, and resuming is the same run."""
+"""Muon: two ranks equal one, and a resumed run equals an uninterrupted one."""
 
 import pytest
 import torch

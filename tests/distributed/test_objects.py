@@ -1,4 +1,4 @@
-"""Small objects that ranks tell each other."""
+"""Exchange of small objects between ranks."""
 
 from nbg_lightning.distributed import broadcast_object, gather_objects, get_rank, get_world_size
 from nbg_lightning.testing.ranks import run_ranks

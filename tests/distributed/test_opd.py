@@ -1,4 +1,4 @@
-"""On-policy distillation on two gloo ranks is that on one: several teachers, a policy term on top, and answers that are kept."""
+"""On-policy distillation on two gloo ranks equals one rank: several teachers, a policy term, and replayed answers."""
 
 import dataclasses
 from pathlib import Path

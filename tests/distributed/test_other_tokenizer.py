@@ -1,4 +1,4 @@
-"""DPD against a teacher of another tokenizer, live and from a cache, on two gloo ranks is DPD on one."""
+"""DPD with a teacher of another tokenizer, live and from a cache: two gloo ranks equal one."""
 
 import pytest
 import torch

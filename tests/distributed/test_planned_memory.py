@@ -1,4 +1,4 @@
-"""The memory that is planned for a rank, against what two real ranks hold while they train."""
+"""Planned memory of a rank against the memory of two real ranks in training."""
 
 import ctypes
 import json

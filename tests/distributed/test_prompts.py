@@ -1,4 +1,4 @@
-"""Questions on two ranks are those of one rank, step by step, and a run may be resumed on another number of ranks."""
+"""Questions on two ranks equal those of one rank, step by step, also when resuming on another number of ranks."""
 
 from pathlib import Path
 

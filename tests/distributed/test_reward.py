@@ -1,4 +1,4 @@
-"""A reward model on two gloo ranks is that of one; a resumed run is a straight run; what was planted is found."""
+"""A reward model on two gloo ranks equals one; a resumed run equals an uninterrupted one; planted preferences are learned."""
 
 import random
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The start of a large run: what ranks draw, read, gather and wait for."""
+"""The start of a large run: what ranks initialize, read, gather and wait for."""
 
 import math
 import subprocess

@@ -1,4 +1,4 @@
-"""What must not depend on the number of ranks: two gloo ranks, launched once, against one rank in this process."""
+"""Independence of the number of ranks: two gloo ranks, launched once, against one rank in this process."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Writes core_losses.json: losses and gradient norms of the small run, to notice if a change moves them.
+"""Writes core_losses.json: losses and gradient norms of the small run, to detect changes in them.
 
     python tests/golden/make_core_losses.py
 

@@ -1,4 +1,4 @@
-"""Writes dpo_losses.json: what TRL's DPOTrainer makes of six pairs, to hold DPDModule without its token terms against.
+"""Writes dpo_losses.json: results of TRL's DPOTrainer on six pairs, as a reference for DPDModule without its token terms.
 
     python tests/golden/make_dpo_losses.py
 

@@ -1,4 +1,4 @@
-"""Writes grpo_losses.json: what TRL's GRPOTrainer makes of some log-probs, to hold losses/policy_gradient.py against.
+"""Writes grpo_losses.json: results of TRL's GRPOTrainer on random log-probs, as a reference for losses/policy_gradient.py.
 
     python tests/golden/make_grpo_losses.py
 

@@ -1,4 +1,4 @@
-"""The small run gives the numbers it gave before; make_core_losses.py made them."""
+"""The small run reproduces the numbers recorded by make_core_losses.py."""
 
 import importlib.util
 import json

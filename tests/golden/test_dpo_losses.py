@@ -1,4 +1,4 @@
-"""DPDModule without its token terms gives the losses and gradients of TRL's DPOTrainer; make_dpo_losses.py asked TRL."""
+"""DPDModule without its token terms gives the losses and gradients of TRL's DPOTrainer, recorded by make_dpo_losses.py."""
 
 import importlib.util
 import json

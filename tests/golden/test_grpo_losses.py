@@ -1,4 +1,4 @@
-"""Our policy losses on the tensors of grpo_losses.json, which TRL 1.16 made numbers of: values and gradients."""
+"""Our policy losses reproduce the values and gradients of TRL 1.16 in grpo_losses.json."""
 
 import json
 from pathlib import Path

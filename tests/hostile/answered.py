@@ -1,4 +1,4 @@
-"""Questions, and answers to them as they come from an engine."""
+"""Questions with answers in the form an engine returns them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Chromium without a window, driven over its pipe: pages as a person sees them."""
+"""A headless Chromium, driven over its pipe, to test pages as they are displayed."""
 
 import base64
 import json

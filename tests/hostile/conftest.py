@@ -1,4 +1,4 @@
-"""The helpers of this folder by their plain name, and a watch over what must not be touched or left behind."""
+"""Makes the helpers of this folder importable, and checks that nothing outside is touched or left behind."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Everything that reads what a model wrote without a process of its own: name, and a function of the text.
+"""All in-process readers of model-written text: name, and a function of the text.
 
 A function gives a score where the reader has one. What a reader refuses by its contract counts as read.
 """

@@ -1,4 +1,4 @@
-"""No answer that a model may write scores in a benchmark that asks a verifier, a sandbox or a judge, or in rewards that do."""
+"""No hostile answer scores in benchmarks or rewards that use a verifier, a sandbox or a judge."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No text that a model may write makes a reader raise, hang, run it, or find it right."""
+"""No hostile text makes a reader raise, hang, execute it, or accept it as right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No answer or program that a model may write scores in a reward, stops it, runs outside of the sandbox, or outlives it."""
+"""No hostile answer or program scores in a reward, stops it, runs outside of the sandbox, or outlives it."""
 
 from __future__ import annotations
 

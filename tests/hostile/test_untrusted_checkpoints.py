@@ -1,4 +1,4 @@
-"""No command runs anything that stands in the files of a checkpoint or model of unknown origin; one line says why it stops."""
+"""No command executes anything in the files of an untrusted checkpoint or model; it stops with a one-line reason."""
 
 from __future__ import annotations
 

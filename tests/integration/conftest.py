@@ -1,4 +1,4 @@
-"""A folder with text, a config and prepared data, which the tests of the command line share."""
+"""A folder with text, a config and prepared data, shared by the command-line tests."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""The agent on a laptop, as its configs have it: a model that knows two tools learns by GRPO to use one after the other."""
+"""The laptop agent with its shipped configs: a model that knows two tools learns by GRPO to chain them."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Checkpoints written in the background: the same bytes, whatever ends the run, and errors that come to light."""
+"""Background checkpoints: the same bytes however the run ends, and no hidden errors."""
 
 import errno
 import os

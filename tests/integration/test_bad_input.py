@@ -1,4 +1,4 @@
-"""What goes wrong for users: one line with cause and fix, exit code 2, and nothing lost."""
+"""User errors: one line with cause and fix, exit code 2, and nothing lost."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""Benchmarks in a callback, through the Trainer and from the command line: the same numbers, and no trace in training."""
+"""Benchmarks in a callback, through the Trainer and from the command line: the same numbers, without side effects on training."""
 
 import json
 from pathlib import Path

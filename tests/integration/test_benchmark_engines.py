@@ -1,4 +1,4 @@
-"""One suite by the live core, by vLLM in this process and by a vLLM server: from YAML, with the same numbers and texts."""
+"""One suite on the live model, vLLM in process and a vLLM server, from YAML: the same numbers and texts."""
 
 import json
 from pathlib import Path

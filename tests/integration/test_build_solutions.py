@@ -1,4 +1,4 @@
-"""The builders of solutions, reasoning, problems and chains through their commands and YAML files, and killed in the middle."""
+"""The builders of solutions, reasoning, problems and chains by command and YAML file, also when killed."""
 
 import http.server
 import json

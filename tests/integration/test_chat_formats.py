@@ -1,4 +1,4 @@
-"""One chat format from training to the export: what a run trains on is what transformers renders from the folder it gives."""
+"""One chat format from training to export: transformers renders the exported folder to the ids that the run trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line as a user has it: quick help, quiet output, one seed, stop and resume, exit codes."""
+"""The command line for users: fast help, quiet output, one seed, stop and resume, exit codes."""
 
 import os
 import re

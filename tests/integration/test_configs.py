@@ -1,4 +1,4 @@
-"""Every YAML that ships: it parses, says what it is and how it is launched, and the small ones run."""
+"""Every shipped YAML file parses and documents its purpose and launch command, and the small ones run."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""The pages of docs/ do what they say.
+"""The pages of docs/ work as written.
 
 A fence below a line that begins with a file's name in backquotes is that file. The pages of `TYPED` are done from top to
 bottom: files are written, Python is run, and so are the commands of fences marked `sh`. All other YAML, Python, commands and

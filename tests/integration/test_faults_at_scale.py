@@ -1,4 +1,4 @@
-"""Four ranks under torchrun, one of which dies, has a full disk, or a clock that jumps: what is lost, and that it goes on."""
+"""Four ranks under torchrun, one of which dies, has a full disk, or a jumping clock: what is lost, and that the run continues."""
 
 import json
 import subprocess

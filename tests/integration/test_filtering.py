@@ -1,4 +1,4 @@
-"""The commands of data filtering, one after another, on real text that every machine has."""
+"""The data filtering commands in sequence, on real text that every machine has."""
 
 import json
 from pathlib import Path

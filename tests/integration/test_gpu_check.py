@@ -1,4 +1,4 @@
-"""The check of a GPU, run small on a CPU: every check's code, its table, its JSON, and what it says of one that fails."""
+"""The GPU check at small scale on a CPU: the code of every check, the table, the JSON, and the report of a failing check."""
 
 import json
 import subprocess

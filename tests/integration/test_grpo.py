@@ -1,4 +1,4 @@
-"""`configs/grpo/tiny.yaml` through the command line on a model of the tests, by the native engine and by real vLLM."""
+"""`configs/grpo/tiny.yaml` through the command line on a test model, with the native engine and real vLLM."""
 
 import json
 import re

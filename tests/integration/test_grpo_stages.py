@@ -1,4 +1,4 @@
-"""The three tiny stages on a model that knows nothing: every part of their YAML works, and what fails says why."""
+"""The three tiny stages with an untrained model: all of their YAML works, and failures say why."""
 
 from pathlib import Path
 

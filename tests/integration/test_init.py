@@ -1,4 +1,4 @@
-"""What `nbg init` writes is trained, tested and talked to as its commands say, from another folder."""
+"""The files of `nbg init` can be trained, tested and chatted with by the printed commands, from another folder."""
 
 import os
 import shlex

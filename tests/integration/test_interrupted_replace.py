@@ -1,4 +1,4 @@
-"""Runs that are killed while a checkpoint replaces an older one of its name: they go on from it, bit for bit."""
+"""Runs killed while a checkpoint replaces an older one of its name resume from it, bit for bit."""
 
 import os
 import shutil

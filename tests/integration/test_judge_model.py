@@ -1,4 +1,4 @@
-"""A judge that was trained on comparisons of planted preferences finds them on pairs that it has not seen, asked as in GRPO."""
+"""A judge trained on comparisons with planted preferences recognizes them on unseen pairs, prompted as in GRPO."""
 
 import dataclasses
 import random

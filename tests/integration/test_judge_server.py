@@ -1,4 +1,4 @@
-"""A judge's server that is killed in the middle of GRPO: what it had judged counts, the rest is counted, and nothing is lost."""
+"""A judge server killed during GRPO: its judgements count, the rest is counted as failed, and nothing is lost."""
 
 from __future__ import annotations
 

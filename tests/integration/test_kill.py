@@ -1,4 +1,4 @@
-"""Runs that are killed, stopped by a signal, or run out of disk: the last checkpoint continues them bit for bit."""
+"""Runs that are killed, stopped by a signal, or out of disk space resume from the last checkpoint bit for bit."""
 
 import errno
 import os

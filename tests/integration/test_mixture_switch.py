@@ -1,4 +1,4 @@
-"""A stage begins with exactly its first sample, however far workers read ahead; and all it sets comes with it."""
+"""A stage begins with exactly its first sample and all its settings, however far workers prefetch."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Two torchruns of two ranks each, as on two nodes: a rank of one dies, or all of a node; what is lost, and until it goes on."""
+"""Two torchruns of two ranks each, as on two nodes: a rank or a whole node dies; what is lost, and when the run continues."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, its code cells in order in one fresh Python, and has the outputs of such a run."""
+"""Every notebook runs from top to bottom in a fresh Python, and contains the outputs of such a run."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A teacher whose tokenizer was trained on other texts brings a student closer to it than SFT on the same texts does."""
+"""A teacher with another tokenizer brings a student closer to it than SFT on the same texts does."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""`nbg pass-rate` on a real model: measure, reuse, be killed, share the work, and train on what is kept."""
+"""`nbg pass-rate` on a real model: measure, reuse, resume after a kill, split the work, and train on the kept questions."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""`nbg plan`, as it is typed."""
+"""`nbg plan` on the command line."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The laptop's recipe as it ships, with a few steps of each stage: killed again and again, it ends in the same numbers."""
+"""The shipped laptop recipe with few steps per stage: killed repeatedly, it gives the same numbers."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""Resuming is the same run: the same samples, losses and weights, with other numbers of ranks and workers too.
+"""A resumed run equals an uninterrupted one in samples, losses and weights, also with other numbers of ranks and workers.
 
 And what cannot be resumed says so in one line that names cause and fix.
 """

@@ -1,4 +1,4 @@
-"""A reward model of planted preferences as the reward of GRPO: what was planted moves, and nothing else that is looked at."""
+"""A reward model of planted preferences as the reward of GRPO: the planted property changes, and nothing else measured."""
 
 import random
 import statistics

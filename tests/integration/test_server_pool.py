@@ -1,4 +1,4 @@
-"""Training with two real vLLM servers: pushed weights, kills, and servers that come back. Starting them takes some 30 s."""
+"""Training with two real vLLM servers: pushed weights, kills, and restarted servers. Starting them takes some 30 s."""
 
 import threading
 from pathlib import Path

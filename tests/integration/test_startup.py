@@ -1,4 +1,4 @@
-"""What a command has imported by its first step."""
+"""The modules imported by a command up to its first step."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""A teacher behind a real vLLM server: the cache it gives is that of the same weights in this process."""
+"""A teacher on a real vLLM server gives the same cache as the same weights in this process."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""An adapter in real vLLM on a CPU: pushed merged into an engine, and served as the peft folder that was exported."""
+"""An adapter in real vLLM on a CPU: pushed merged into an engine, and served from the exported peft folder."""
 
 import json
 import urllib.request

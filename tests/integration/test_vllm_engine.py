@@ -1,4 +1,4 @@
-"""Real vLLM in process against the native engine on the same weights. One start carries most checks."""
+"""Real vLLM in process against the native engine with the same weights. One start is shared by most checks."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""The wheel: all of the package is in it, and a user who has installed it needs no checkout."""
+"""The wheel contains the whole package, and works without a checkout."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""What a type checker must see of the public names: checked by mypy --strict in test_public_api.py, and never run.
+"""Public names as a type checker must see them: checked by mypy --strict in test_public_api.py, and never run.
 
 A line with ``# type: ignore[...]`` is one that must be refused: without an error there, the comment itself is one.
 """

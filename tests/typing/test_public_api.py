@@ -1,4 +1,4 @@
-"""Public names are typed: what a type checker sees of a room is what the room gives."""
+"""Public names are typed: a type checker sees what a package exports."""
 
 import ast
 import importlib

@@ -1,4 +1,4 @@
-"""The pictures of docs/architecture.md show the rooms that there are."""
+"""The diagrams of docs/architecture.md show the existing packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inside a room, too, imports point one way: no files of a room import each other, directly or by others.
+"""Imports within a package are acyclic too: no files of a package import each other, directly or indirectly.
 
 Imports in functions count, and those for type checkers: a type that two files need stands below both, or is a protocol where it
 is used.

@@ -1,4 +1,4 @@
-"""Short names of classes become whole ones, and only where a class can stand."""
+"""Short class names are expanded, and only where a class can be given."""
 
 import importlib
 import re

@@ -1,4 +1,4 @@
-"""Signatures read from source: all that a class can be made with, and no claim where the source does not tell."""
+"""Signatures read from source: all arguments of a class, and no claims where the source is unclear."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""The 3 B configurations, each merged with that of a cluster, and the recipe that launches them."""
+"""The 3 B configs, each merged with a cluster's, and the recipe that launches them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""YAML files of users, and those that are shipped."""
+"""YAML files of users, and shipped ones."""
 
 import time
 

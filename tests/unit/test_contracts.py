@@ -1,4 +1,4 @@
-"""What callbacks and modules ask of each other and of datamodules is declared, and the library's classes have it."""
+"""What callbacks and modules require of each other and of datamodules is declared, and implemented by the library's classes."""
 
 import ast
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Keys of servers are in no file of a run."""
+"""API keys are in no file of a run."""
 
 import pytest
 from jsonargparse import Namespace

@@ -1,4 +1,4 @@
-"""What the library asks of objects is declared: no ``hasattr``, no ``getattr`` with a default, but of objects of others.
+"""Attributes are declared: no ``hasattr``, and no ``getattr`` with a default, except on third-party objects.
 
 ``getattr(config, field.name)`` and ``getattr(torch, dtype)`` read by its name what is declared, and fail where it is not.
 """

@@ -1,4 +1,4 @@
-"""Imports that are put off: not made while nobody needs them, and the real thing for whoever does."""
+"""Deferred imports: not made until needed, and then the real module."""
 
 import copy
 import importlib

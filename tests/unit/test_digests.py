@@ -1,4 +1,4 @@
-"""Digests of blocks and sealed JSON: written in pieces of any size, checked in pieces of any size."""
+"""Digests of blocks and sealed JSON: written and verified in pieces of any size."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Pages that list names and messages of the code list what the code has."""
+"""Pages that list names and messages of the code match the code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors in one line: what was wrong, where, and no more."""
+"""One-line errors: what was wrong, where, and no more."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""What importing costs, and that every public name is there."""
+"""The cost of imports, and that every public name exists."""
 
 import importlib
 import subprocess

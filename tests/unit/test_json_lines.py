@@ -1,4 +1,4 @@
-"""Lines end with a line feed alone, and hold whatever a model writes."""
+"""Lines end with a line feed only, and can contain whatever a model generates."""
 
 import gzip
 import json

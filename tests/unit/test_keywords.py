@@ -1,4 +1,4 @@
-"""Settings that constructors pass on: declared for type checkers as the base has them, and flat keys for YAML."""
+"""Settings that constructors pass on: declared for type checkers like the base class's, and flat keys in YAML."""
 
 import inspect
 from typing import get_type_hints

@@ -1,4 +1,4 @@
-"""Devices and nodes, from what a launcher says."""
+"""Devices and nodes, from a launcher's environment."""
 
 import pytest
 

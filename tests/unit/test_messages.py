@@ -1,4 +1,4 @@
-"""An error says what is wrong, with the value, and behind ``; `` what to do. CONTRIBUTING.md has the forms.
+"""An error says what is wrong, with the value, and after ``; `` what to do. CONTRIBUTING.md has the forms.
 
 Texts that are written where they are raised are read from the source. What a function has put together is not seen here.
 """

@@ -1,4 +1,4 @@
-"""Names of earlier versions are answered with the names of today."""
+"""Names of earlier versions are answered with their current names."""
 
 import importlib
 import inspect

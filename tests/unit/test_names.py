@@ -1,4 +1,4 @@
-"""One name, one class: no two modules of the library define a class or a type alias of the same name."""
+"""Unique names: no two modules of the library define a class or type alias with the same name."""
 
 import ast
 from collections import defaultdict

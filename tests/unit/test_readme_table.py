@@ -1,4 +1,4 @@
-"""The measurements of the docs and the README are what the committed results say."""
+"""The measurements in the docs and the README match the committed results."""
 
 from __future__ import annotations
 

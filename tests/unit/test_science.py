@@ -1,4 +1,4 @@
-"""What the experiments of benchmarks/science rest on: arms that differ in one thing, questions that are disjoint, intervals."""
+"""Assumptions of the experiments in benchmarks/science: arms that differ in one thing, disjoint questions, intervals."""
 
 import math
 import sys

@@ -1,4 +1,4 @@
-"""The experiment on content and format: two dials turned apart, scores of both, and arms that choose by them."""
+"""The content and format experiment: two independent shares, scores of both, and arms that choose by them."""
 
 import random
 import statistics

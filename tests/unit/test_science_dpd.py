@@ -1,4 +1,4 @@
-"""What the experiments on DPD and on the quickstart's seeds rest on: right derivations, and the steps that a stage needs."""
+"""Assumptions of the experiments on DPD and the quickstart's seeds: correct derivations, and the steps a stage needs."""
 
 import random
 import sys

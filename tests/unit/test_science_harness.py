@@ -1,4 +1,4 @@
-"""The harness of benchmarks/science: plans that are written down, jobs that go on, and what is said of their numbers."""
+"""The harness of benchmarks/science: registered plans, resumable jobs, and the analysis of results."""
 
 import json
 import re

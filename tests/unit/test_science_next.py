@@ -1,4 +1,4 @@
-"""The experiments on bands, on the teacher's gap and on reconstruction: what their arms learn from, and who shares a folder."""
+"""The experiments on bands, the teacher gap and reconstruction: training data of the arms, and shared folders."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The experiment on the order of quality: one multiset of windows, problems clean and damaged, a loop that is the trainer's."""
+"""The quality-order experiment: one multiset of windows, clean and damaged problems, a loop that equals the trainer's."""
 
 import dataclasses
 import random

@@ -1,4 +1,4 @@
-"""What one room writes by name and another reads by it is one name in both."""
+"""Names that one package writes and another reads are the same in both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large a file, a function and a constructor of the library may be: what is larger has several jobs."""
+"""Size limits of the library's files, functions and constructors: larger ones have several jobs."""
 
 from __future__ import annotations
 

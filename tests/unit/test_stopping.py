@@ -1,4 +1,4 @@
-"""Signals of a command: what each phase does with the first and the second, and with which exit code the process ends."""
+"""Signal handling of a command: the first and second signal in each phase, and the exit code."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Syntax trees made by several threads at once."""
+"""Syntax trees created by several threads at once."""
 
 import ast
 import gc

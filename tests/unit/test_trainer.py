@@ -1,4 +1,4 @@
-"""The Trainer's defaults, and what it refuses."""
+"""The Trainer's defaults, and its errors."""
 
 from __future__ import annotations
 

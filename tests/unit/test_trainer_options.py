@@ -1,4 +1,4 @@
-"""Options of the trainer that are refused, and those that are not."""
+"""Trainer options that are refused, and those that are not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Callbacks that show a run, in one real run with all of them; and what they refuse."""
+"""Display callbacks, in one real run with all of them, and their errors."""
 
 import json
 import math

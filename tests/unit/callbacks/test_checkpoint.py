@@ -1,4 +1,4 @@
-"""Checkpoints by step: which there are, which stay, and which is the last."""
+"""Checkpoints by step: which exist, which are kept, and which is the last."""
 
 import pytest
 

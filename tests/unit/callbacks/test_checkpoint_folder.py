@@ -1,4 +1,4 @@
-"""A folder that has checkpoints of an earlier run: nothing is lost, and nothing is mistaken."""
+"""A folder with checkpoints of an earlier run: nothing is lost or confused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints behind a URL: written there, resumed from there, and whole or not there whatever happens."""
+"""Checkpoints behind a URL: saved and resumed there, and atomic in all cases."""
 
 import fsspec
 import pytest

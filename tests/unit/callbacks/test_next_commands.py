@@ -1,4 +1,4 @@
-"""The first command after a run asks what the model was trained on, in the same ids."""
+"""The suggested command after a run asks about the training task, in the same ids."""
 
 import json
 import shlex

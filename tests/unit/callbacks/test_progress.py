@@ -1,4 +1,4 @@
-"""Progress on a terminal, in a log, and where the end is unknown."""
+"""Progress on a terminal, in a log, and without a known end."""
 
 import io
 import logging

@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest, every nth for ever, and the young."""
+"""Which checkpoints are kept: the newest, every nth permanently, and recent ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A run whose loss jumps goes back to a checkpoint, leaves out the data behind it, and says so in its hash chain."""
+"""A run whose loss spikes rewinds to a checkpoint, skips the data after it, and records this in its hash chain."""
 
 import lightning.pytorch as pl
 import pytest

@@ -1,4 +1,4 @@
-"""What a run says of itself: one block before its first step, one after its last."""
+"""The summary of a run: one block before its first step, one after its last."""
 
 import logging
 import re

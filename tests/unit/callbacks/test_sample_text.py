@@ -1,4 +1,4 @@
-"""Samples end where the model ends them, can be read, and change nothing of the training."""
+"""Samples end at the model's stop token, are readable, and do not affect training."""
 
 import dataclasses
 

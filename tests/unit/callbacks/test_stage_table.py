@@ -1,4 +1,4 @@
-"""The table of stages is right after a resume too: a checkpoint is older than the validation of its step."""
+"""The table of stages is also right after a resume, where a checkpoint is older than the validation of its step."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Rates are tokens over the seconds of the steps, and nothing else."""
+"""Rates are tokens over the seconds of steps only."""
 
 from types import SimpleNamespace
 

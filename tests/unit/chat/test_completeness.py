@@ -1,4 +1,4 @@
-"""A template that leaves something out of a conversation is refused, whatever values stand elsewhere."""
+"""A template that omits part of a conversation is refused, whatever values occur elsewhere."""
 
 from __future__ import annotations
 

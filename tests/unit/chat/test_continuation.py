@@ -1,4 +1,4 @@
-"""What follows an assistant's turn is encoded alone, and gives the ids that rendering the whole conversation gives."""
+"""Continuations after an assistant turn, encoded alone, give the ids of rendering the whole conversation."""
 
 import random
 

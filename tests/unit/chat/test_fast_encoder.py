@@ -1,4 +1,4 @@
-"""fastokens gives the ids of `tokenizers`, or is refused."""
+"""fastokens gives the ids of `tokenizers`, or is not used."""
 
 import json
 from pathlib import Path

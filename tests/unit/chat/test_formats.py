@@ -1,4 +1,4 @@
-"""Every format of public chat data: a row in, turns or one line out."""
+"""All formats of public chat data: a row gives turns, or a one-line error."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What training renders is what transformers renders from the exported template: over random conversations."""
+"""Training renders like transformers with the exported template, on random conversations."""
 
 from __future__ import annotations
 

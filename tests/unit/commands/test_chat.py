@@ -1,4 +1,4 @@
-"""Talking to a model: what is streamed is what is generated, and everything a user may type."""
+"""Chatting with a model: the stream equals the generated text, and all kinds of user input."""
 
 import dataclasses
 import io

@@ -1,4 +1,4 @@
-"""What bash completes, asked of bash itself."""
+"""Shell completion, tested in a real bash."""
 
 import subprocess
 

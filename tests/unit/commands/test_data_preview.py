@@ -1,4 +1,4 @@
-"""`nbg data preview` on every kind of data, untrusted data too."""
+"""`nbg data preview` on all kinds of data, including untrusted data."""
 
 import json
 

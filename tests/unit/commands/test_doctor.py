@@ -1,4 +1,4 @@
-"""What `nbg doctor` finds on this machine, and what it says of one that lacks something."""
+"""The findings of `nbg doctor` on this machine and on one with missing parts."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Former names of arguments are read in configs and options, and files record the first name."""
+"""Former argument names are accepted in configs and options, and files record the first name."""
 
 from __future__ import annotations
 

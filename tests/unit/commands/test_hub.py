@@ -1,4 +1,4 @@
-"""Pushes to a local stand-in of the hub: what arrives, and what is said when something goes wrong."""
+"""Pushes to a local stand-in of the hub: what is uploaded, and errors."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Suggestions in the errors of a parser."""
+"""Suggestions in parser errors."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`nbg merge` and `MergeCheckpoints` on checkpoints of a real run, and what they refuse in one line."""
+"""`nbg merge` and `MergeCheckpoints` on checkpoints of a real run, and their one-line errors."""
 
 import dataclasses
 import shutil

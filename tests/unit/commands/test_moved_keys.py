@@ -1,4 +1,4 @@
-"""Configs whose keys stood elsewhere are parsed as if they stood where they do today."""
+"""Configs with keys in former places are parsed like current ones."""
 
 import pytest
 import yaml

@@ -1,4 +1,4 @@
-"""Settings of rollouts that stood beside them are read as theirs, in files, options and for every module that draws answers."""
+"""Rollout settings in their former place are accepted, in files and options, for every module that samples answers."""
 
 import pytest
 import yaml

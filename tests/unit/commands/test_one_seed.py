@@ -1,4 +1,4 @@
-"""A seed that would be overruled without a word is refused; one that agrees is not."""
+"""A seed that would silently be overridden is refused; an equal one is not."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Errors of options and arguments: one line, and how it was meant."""
+"""Errors about options and arguments: one line, with a suggestion."""
 
 import pytest
 

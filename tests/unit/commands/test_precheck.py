@@ -1,4 +1,4 @@
-"""What is refused before torch is imported, and that nothing is which the parser accepts."""
+"""Errors found before torch is imported, none of which the parser would accept."""
 
 import json
 import os

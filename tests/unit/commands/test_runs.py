@@ -1,4 +1,4 @@
-"""Runs as their folders show them, whatever stands in these."""
+"""Listing runs from their folders, whatever these contain."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`nbg schedule`: the plan of every shipped curriculum, and the proof of what a checkpoint consumed."""
+"""`nbg schedule`: the plan of every shipped curriculum, and verification of the data that a checkpoint consumed."""
 
 import json
 import subprocess

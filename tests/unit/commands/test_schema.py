@@ -1,4 +1,4 @@
-"""The schema that editors read accepts every shipped config, and refuses what is misspelt."""
+"""The editor schema accepts every shipped config, and rejects misspelt keys."""
 
 import json
 import os

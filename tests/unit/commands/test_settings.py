@@ -1,4 +1,4 @@
-"""Settings of the builders' commands: options and YAML name them alike, and an error says what to write."""
+"""Builder settings have the same names in options and YAML, and errors say what to write."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Short forms of configs mean what their long forms mean, and long forms stay as they are."""
+"""Short forms of configs are equivalent to long forms, which stay unchanged."""
 
 import re
 from pathlib import Path

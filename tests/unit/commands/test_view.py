@@ -1,4 +1,4 @@
-"""`nbg view` on every kind of file, untrusted ones too."""
+"""`nbg view` on all kinds of files, including untrusted ones."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""A small corpus of three kinds of text, which the tests of its users share."""
+"""A small corpus of three kinds of text, shared by tests."""
 
 import contextlib
 import random

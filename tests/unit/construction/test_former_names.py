@@ -1,4 +1,4 @@
-"""Folders that were built under earlier names are read and continued."""
+"""Folders built under former names are read and resumed."""
 
 import json
 

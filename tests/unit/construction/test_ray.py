@@ -1,4 +1,4 @@
-"""The same steps and builds on Ray Data, on a cluster of one machine."""
+"""The same steps and builds on Ray Data, on a single-machine cluster."""
 
 import pytest
 import ray

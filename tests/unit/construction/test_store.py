@@ -1,4 +1,4 @@
-"""Records by key: torn lines, doubled keys, other settings, two builds at once."""
+"""Records by key: torn lines, duplicate keys, other settings, two concurrent builds."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A builder of one's own, as the page on building data writes it."""
+"""A custom builder, as on the page on building data."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Attention over packed documents against one call a document, and against the definition."""
+"""Attention over packed documents against one call per document, and against the definition."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Untrusted checkpoints run nothing, and damage is found, by whatever way a checkpoint is read."""
+"""Untrusted checkpoints execute nothing, and damage is detected however a checkpoint is read."""
 
 import io
 import os

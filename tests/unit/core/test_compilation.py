@@ -1,4 +1,4 @@
-"""When compiling pays, and that a compiled block is not compiled again for other documents."""
+"""When compiling pays off, and that a compiled block is not recompiled for other documents."""
 
 from functools import partial
 

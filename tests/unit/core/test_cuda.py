@@ -1,4 +1,4 @@
-"""What only CUDA can show; run on a GPU with `pytest -m gpu`."""
+"""Tests that need CUDA; run on a GPU with `pytest -m gpu`."""
 
 from __future__ import annotations
 

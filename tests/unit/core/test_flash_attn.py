@@ -1,4 +1,4 @@
-"""The calls of flash-attn, with a stand-in that registers an operator of its name and computes on the CPU."""
+"""Calls of flash-attn, with a stand-in operator of the same name that runs on the CPU."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Divergences over chunks: the plain ones for equal tokenizers, a reference in float64 otherwise, in values and gradients."""
+"""Divergences over chunks: the plain ones for equal tokenizers, otherwise a float64 reference, in values and gradients."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The head against a teacher and over pairs: float64 references in values and gradients, and cases worked by hand."""
+"""The head with a teacher and over pairs: float64 references in values and gradients, and hand-computed cases."""
 
 import math
 import runpy

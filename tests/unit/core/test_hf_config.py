@@ -1,4 +1,4 @@
-"""config.json to shape and back."""
+"""Conversion of config.json to a shape and back."""
 
 from __future__ import annotations
 

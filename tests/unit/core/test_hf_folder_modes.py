@@ -1,4 +1,4 @@
-"""Exported files may be read as far as the umask allows."""
+"""Exported files are readable as far as the umask allows."""
 
 import os
 

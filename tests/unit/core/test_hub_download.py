@@ -1,4 +1,4 @@
-"""Of the ranks that share a cache one downloads; the others take what is there, or give up in time."""
+"""Of the ranks that share a cache one downloads; the others use its files, or time out."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""First weights: a function of (seed, name) alone. That ranks agree is tested in tests/distributed."""
+"""Initial weights are a function of (seed, name) only. Agreement of ranks is tested in tests/distributed."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""An adapter on the core: off it is the base, on it is the merged weights, and nothing else has gradients."""
+"""An adapter: disabled it equals the base, enabled it equals the merged weights, and nothing else has gradients."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Settings of an adapter: what is refused, and how two are compared."""
+"""Adapter settings: validation and comparison."""
 
 import math
 

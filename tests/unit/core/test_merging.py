@@ -1,4 +1,4 @@
-"""Averages of checkpoints: their weights, what is refused, and how much is in memory."""
+"""Averages of checkpoints: their weights, errors, and memory."""
 
 import dataclasses
 import math

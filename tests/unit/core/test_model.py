@@ -1,4 +1,4 @@
-"""The decoder: packing changes nothing, heads are run in place, stages may change its RoPE base."""
+"""The decoder: packing changes nothing, head functions run in place, stages may change the RoPE base."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Weights in forms that are not read: each is named, with what to give instead, in one line."""
+"""Unsupported weight formats: each is named in one line, with what to use instead."""
 
 from __future__ import annotations
 

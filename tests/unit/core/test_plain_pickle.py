@@ -1,4 +1,4 @@
-"""A pickle is read as data: equal to what pickle reads, in time and memory of its bytes, whoever wrote it."""
+"""Pickles are parsed as data: the same result as pickle, in bounded time and memory, also for hostile ones."""
 
 import io
 import os

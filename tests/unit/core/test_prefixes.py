@@ -1,4 +1,4 @@
-"""Shared prefixes: the tree, attention over it, and the model, against each sequence by itself."""
+"""Shared prefixes: the tree, attention over it, and the model, against separate sequences."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Nulls that Arrow fills in are not trained; those that a user gave are."""
+"""Nulls filled in by Arrow are dropped; nulls given by a user are kept."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Conversations and pairs prepared by both engines."""
+"""Conversations and pairs prepared with both tokenizer engines."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Atomic files and folders: after an error, a kill or a full disk the name is as it was before."""
+"""Atomic files and folders: unchanged after an error, a kill or a full disk."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""One process at a time in a folder: who is refused, and that nothing stale blocks."""
+"""One process at a time in a folder: who is refused, and that stale locks do not block."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Rows as they come: each gives the gold that is meant, or one line that says what to do."""
+"""Gold answers in rows: each gives the intended gold, or a one-line error with advice."""
 
 import json
 import re

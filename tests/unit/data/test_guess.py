@@ -1,4 +1,4 @@
-"""What a text stands for: files by their endings, folders by what lies in them, names on the hub."""
+"""Guessing sources: files by extension, folders by content, hub names."""
 
 import gzip
 import re

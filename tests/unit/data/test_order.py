@@ -1,4 +1,4 @@
-"""The order of the data: bounded shares, exact epochs, exact switches, the same wherever it is asked."""
+"""The data order: bounded shares, exact epochs, exact switches, and the same result wherever it is computed."""
 
 from __future__ import annotations
 

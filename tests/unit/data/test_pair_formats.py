@@ -1,4 +1,4 @@
-"""Every format of public preference data: a row in, prompt and answers or one line out."""
+"""All formats of public preference data: a row gives a prompt and answers, or a one-line error."""
 
 import json
 

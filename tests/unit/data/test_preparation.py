@@ -1,4 +1,4 @@
-"""One source prepared by several machines, or on Ray: the files of one machine."""
+"""One source prepared by several machines, or on Ray: the same files as on one machine."""
 
 import json
 import multiprocessing

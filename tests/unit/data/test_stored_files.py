@@ -1,4 +1,4 @@
-"""Prepared data behind a URL: what is read is that of the folder, checked, bounded on disk, and asked for again."""
+"""Prepared data behind a URL: equal to the folder, verified, bounded on disk, and fetched again if necessary."""
 
 import errno
 import pickle

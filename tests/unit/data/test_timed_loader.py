@@ -1,4 +1,4 @@
-"""A loader counts what its reader waits, and gives what it would."""
+"""A loader counts the waiting time of its consumer, and returns the same batches."""
 
 import time
 

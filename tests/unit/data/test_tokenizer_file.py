@@ -1,4 +1,4 @@
-"""A tokenizer.json by anybody is read, or refused in one line and in little time."""
+"""An untrusted tokenizer.json is loaded, or refused quickly with one line."""
 
 import json
 import random

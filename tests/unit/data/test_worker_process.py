@@ -1,4 +1,4 @@
-"""Workers leave signals to their parent, and end with it."""
+"""Workers leave signals to their parent, and exit with it."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Text in the order of a curriculum, and a validation that counts every held-out token once."""
+"""Text in the order of a curriculum, and validation that counts every held-out token once."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Training data behind a URL: the samples, their order and the proof of it are those of the folder, on resuming too."""
+"""Training data behind a URL: samples, order and verification equal those of the folder, also after resuming."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""What engines can do is seen by their members, and an engine with the least of them is enough everywhere."""
+"""Capabilities of engines follow from their members, and a minimal engine suffices everywhere."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Reading what a model wrote, and the format that it is asked in."""
+"""Parsing generated answers, and the chat format of prompts."""
 
 from __future__ import annotations
 

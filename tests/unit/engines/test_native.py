@@ -1,4 +1,4 @@
-"""The native engine: the same answer however it was batched, and every way a completion ends."""
+"""The native engine: the same answer for any batching, and all finish reasons."""
 
 import math
 

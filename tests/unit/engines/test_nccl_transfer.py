@@ -1,4 +1,4 @@
-"""Weights over NCCL: the calls are those of the vLLM that is installed, and what cannot be done is refused. GPUs are marked."""
+"""Weights over NCCL: calls match the installed vLLM, and unsupported setups are refused. GPU tests are marked."""
 
 import ast
 import importlib.util

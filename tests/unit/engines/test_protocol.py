@@ -1,4 +1,4 @@
-"""Sampling settings, seeds, and what is said about prompts that cannot be continued."""
+"""Sampling settings, seeds, and errors about prompts that cannot be continued."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Draws: the right distribution, the right log-probability, and no dependence on the batch."""
+"""Sampling: the right distribution and log-probability, independent of the batch."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""An engine in a process of its own draws what it draws here, dies alone, and leaves nothing."""
+"""An engine in a separate process gives the same results, dies alone, and leaves nothing behind."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""The server engine against a local server that fails in every way; `tests/integration` has the real one."""
+"""The server engine against a local server that fails in every way; tests/integration uses a real one."""
 
 import json
 import threading

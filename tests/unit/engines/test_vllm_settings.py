@@ -1,4 +1,4 @@
-"""What needs no vLLM: settings that are refused or chosen before it is imported, and the order of its sleep and waking."""
+"""Tests without vLLM: settings validated or chosen before it is imported, and the order of sleep and wake-up."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A small model, its tokenizer, and an engine whose turns are written beforehand and whose log-probs are the model's."""
+"""A small model, its tokenizer, and an engine with scripted turns and the model's log-probs."""
 
 from __future__ import annotations
 

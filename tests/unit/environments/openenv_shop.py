@@ -1,4 +1,4 @@
-"""A server of the openenv package, for the interpreter that has it: purchases by MCP tools, or a digit to guess by text.
+"""A server of the openenv package, run by an interpreter that has it: purchases by MCP tools, or a digit to guess by text.
 
 python openenv_shop.py tools|text PORT SESSIONS
 """

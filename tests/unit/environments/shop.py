@@ -1,4 +1,4 @@
-"""A dialogue of several questions, calls and reasoning, in three chat formats: what tests of token ids play."""
+"""A dialogue with several questions, calls and reasoning, in three chat formats, for tests of token ids."""
 
 from nbg_lightning.engines.chat import ChatFormat
 from nbg_lightning.environments.environment import Environment, EpisodeLimits, Opening, Reply

@@ -1,4 +1,4 @@
-"""BFCL over several turns: gold calls are right, others are not, and only what is known reaches the executor."""
+"""Multi-turn BFCL: gold calls are right, others are not, and only known calls reach the executor."""
 
 import ast
 import copy

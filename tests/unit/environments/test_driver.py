@@ -1,4 +1,4 @@
-"""Episodes end as what they are, whatever tools, environments and models do: none is lost, shifted, or left running."""
+"""Episodes end correctly whatever tools, environments and models do: none is lost, mixed up, or left running."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The page's own environment, and the bounds of episodes."""
+"""The docs page's own environment, and the limits of episodes."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""A model whose programs attack, over the turns of an episode: what it runs in reaches nothing, decides nothing, and ends."""
+"""A model with hostile programs over several turns: they cannot escape, affect the score, or outlive the episode."""
 
 import copy
 import os

@@ -1,4 +1,4 @@
-"""A Python tool with state: what cells give back, what they cost, and the same episode in a process of its own."""
+"""A stateful Python tool: results of cells, their cost, and the same episode in a separate process."""
 
 import copy
 import pickle

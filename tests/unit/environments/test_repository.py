@@ -1,4 +1,4 @@
-"""A repository as a task: solved by a scripted agent, failed by an empty one, and not to be cheated."""
+"""A repository as a task: a scripted agent solves it, an empty one fails, and cheating does not work."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Search over a folder: the best passages by their words, reading, and nothing outside the folder."""
+"""Search in a folder: the best passages by words, reading, and nothing outside of the folder."""
 
 import math
 import pickle

@@ -1,4 +1,4 @@
-"""Token exactness over turns: what the engine drew is what is trained, in the context that it was drawn in."""
+"""Token exactness over turns: the sampled tokens are trained, in the context they were sampled in."""
 
 import dataclasses
 

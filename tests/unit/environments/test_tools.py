@@ -1,4 +1,4 @@
-"""Schemas of functions, and what arguments break them."""
+"""Schemas of functions, and validation of arguments."""
 
 from typing import Any, Literal
 

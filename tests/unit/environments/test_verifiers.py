@@ -1,4 +1,4 @@
-"""Environments of verifiers: the protocol with a stand-in of the package, and the package itself where it is installed."""
+"""Environments of verifiers: the protocol with a stand-in, and the package itself if it is installed."""
 
 import datetime
 import os

@@ -1,4 +1,4 @@
-"""Calls in texts that models wrote: what cannot be read is the model's fault, and takes no time."""
+"""Parsing calls in model-written text: unreadable ones are the model's fault, and take no time."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""HumanEval and MBPP: what the model writes is run in the sandbox."""
+"""HumanEval and MBPP: generated programs run in the sandbox."""
 
 import importlib.util
 

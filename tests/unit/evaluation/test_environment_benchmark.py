@@ -1,4 +1,4 @@
-"""An environment in a suite: episodes as items, what failed as errors, and the same again where it was killed."""
+"""An environment in a suite: episodes as items, failures as errors, and resuming after a kill."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""LiveCodeBench: both kinds of tests in the sandbox, hidden tests in their packed form, and what is no item."""
+"""LiveCodeBench: both kinds of tests in the sandbox, packed hidden tests, and invalid items."""
 
 import base64
 import json

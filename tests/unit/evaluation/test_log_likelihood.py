@@ -1,4 +1,4 @@
-"""Log-likelihoods against full logits, against transformers, and where they cannot be."""
+"""Log-likelihoods against full logits and against transformers, and cases without one."""
 
 import math
 

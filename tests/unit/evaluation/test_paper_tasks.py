@@ -1,4 +1,4 @@
-"""The benchmarks of the paper's tables read the forms that their authors publish; gold answers score 1. Made items throughout."""
+"""Benchmarks of the paper's tables read the published formats; gold answers score 1. All items are synthetic."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""Intervals of benchmark results, and their comparison."""
+"""Intervals of benchmark results, and comparisons."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Files of benchmark items: each line that cannot be an item says why, and the others are items."""
+"""Files of benchmark items: every invalid line says why, and the others are items."""
 
 import gzip
 import json

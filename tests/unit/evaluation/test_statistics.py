@@ -1,4 +1,4 @@
-"""Statistics against cases worked by hand, enumeration and closed forms."""
+"""Statistics against hand-computed cases, enumeration and closed forms."""
 
 import itertools
 import math

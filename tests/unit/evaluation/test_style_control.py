@@ -1,4 +1,4 @@
-"""Win rates at equal style: against an optimizer's maximum, and what they leave out."""
+"""Style-controlled win rates: against an optimizer's maximum, and their limits."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""A suite with an engine that answers as told: what is asked, scored, kept, resumed, and never counted as wrong."""
+"""A suite with a scripted engine: what is requested, scored, stored and resumed, and never counted as wrong."""
 
 import json
 import math

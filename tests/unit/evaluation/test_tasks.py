@@ -1,4 +1,4 @@
-"""Each family reads the forms its items come in; gold answers score 1. Tiny fixtures, and the real packages where installed."""
+"""Each benchmark family reads its item formats; gold answers score 1. Tiny fixtures, and real packages if installed."""
 
 import gzip
 import importlib.util

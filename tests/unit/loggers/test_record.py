@@ -1,4 +1,4 @@
-"""The run's own record: a line a step, whatever other loggers there are."""
+"""The run's own record: one line per step, whatever other loggers there are."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Every policy loss against a few lines that loop over answers and tokens, in float64, with gradients; and by hand."""
+"""Every policy loss against a loop over answers and tokens in float64, with gradients, and by hand."""
 
 import itertools
 import math

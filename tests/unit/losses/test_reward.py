@@ -1,4 +1,4 @@
-"""Losses of reward models against ten lines of float64, in values and gradients, and cases worked by hand."""
+"""Losses of reward models against ten lines of float64, in values and gradients, and hand-computed cases."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Training an adapter: what is saved, resumed, refused and held in memory; the references without a second model."""
+"""Training an adapter: saving, resuming, errors and memory; references without a second model."""
 
 import dataclasses
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""DPD against a teacher of another tokenizer: the plain loss for equal ones, and the same for any cut of a batch."""
+"""DPD with a teacher of another tokenizer: the plain loss for equal ones, independent of micro-batches."""
 
 import dataclasses
 import json

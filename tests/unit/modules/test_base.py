@@ -1,4 +1,4 @@
-"""The optimizer step: exact for any cut of the batch, equal to a plain loop, and safe when a batch is bad.
+"""The optimizer step: exact for any micro-batches, equal to a plain loop, and safe for bad batches.
 
 One rank, in this process; several ranks are in tests/distributed.
 """

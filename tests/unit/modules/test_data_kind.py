@@ -1,4 +1,4 @@
-"""Which datamodules a module can be used with, and who sets its learning rate."""
+"""Which datamodules fit a module, and what sets its learning rate."""
 
 import itertools
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""DPDModule on small models: naive references, cut invariance, where its numbers come from, and what it refuses."""
+"""DPDModule on small models: naive references, independence of micro-batches, sources of its targets, and errors."""
 
 import dataclasses
 import logging

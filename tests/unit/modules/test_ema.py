@@ -1,4 +1,4 @@
-"""The average of the weights against a plain loop."""
+"""The moving average of the weights against a plain loop."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The whole step of GRPO on a tiny model with the real engine: what is trained, what is not, and what it depends on."""
+"""A whole GRPO step on a tiny model with the real engine: what is trained, what is not, and what affects it."""
 
 import dataclasses
 import logging

@@ -1,4 +1,4 @@
-"""A signal while GRPO samples or scores: the step is dropped at once, the last finished one is saved, and is gone on from."""
+"""A signal during GRPO's sampling or scoring: the step is dropped, and the last finished one is saved and resumed from."""
 
 import logging
 import signal

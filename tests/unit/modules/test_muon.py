@@ -1,4 +1,4 @@
-"""Muon against a plain reference, and which parameters it gets."""
+"""Muon against a plain reference, and its choice of parameters."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""On-policy distillation on a tiny model with real engine and teachers: its loss, what a run depends on, what it refuses."""
+"""On-policy distillation on a tiny model with real engine and teachers: loss, dependencies of a run, and errors."""
 
 import dataclasses
 import logging

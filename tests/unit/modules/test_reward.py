@@ -1,4 +1,4 @@
-"""RewardModule on a small model: naive references, cut invariance, calibration, and what it refuses."""
+"""RewardModule on a small model: naive references, independence of micro-batches, calibration, and errors."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Records: what comes of scores, which of many are shown, and two runs side by side."""
+"""Records: outcomes from scores, the choice of records to show, and two runs side by side."""
 
 import pytest
 from hypothesis import given, settings

@@ -1,4 +1,4 @@
-"""The page: untrusted text, of models too, is shown as text, nothing is fetched, and long texts say what is left out."""
+"""The page: untrusted text is shown as text, nothing is fetched, and truncated texts say so."""
 
 import base64
 import hashlib

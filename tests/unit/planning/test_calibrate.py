@@ -1,4 +1,4 @@
-"""Measuring this machine with a model of nothing: the numbers are positive, finite and of the right order."""
+"""Measuring this machine with a tiny model: numbers are positive, finite and of the right magnitude."""
 
 import math
 import time

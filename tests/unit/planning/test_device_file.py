@@ -1,4 +1,4 @@
-"""Devices that a file describes, by hand or measured; and files that describe none."""
+"""Device files, handwritten or measured, and invalid ones."""
 
 import dataclasses
 import re

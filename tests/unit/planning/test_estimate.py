@@ -1,4 +1,4 @@
-"""The formulas of a run's first lines, against the simulation."""
+"""The formulas of a run's first log lines, against the simulation."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Memory from the real model under fake tensors. Each is run in a process of its own: it makes a fake process group."""
+"""Memory of the real model under fake tensors, each in its own process because of the fake process group."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""How many ranks can share a step: by its windows, and by groups that share a window."""
+"""How many ranks can share a step: by its windows, and by context groups."""
 
 import pytest
 

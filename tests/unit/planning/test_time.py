@@ -1,4 +1,4 @@
-"""Operations, bytes and seconds of a step, against what can be counted by hand."""
+"""Operations, bytes and seconds of a step, against hand counts."""
 
 import pytest
 

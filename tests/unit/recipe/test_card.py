@@ -1,4 +1,4 @@
-"""Model cards: from what a run has left, whatever that is."""
+"""Model cards from the files of a run, whichever exist."""
 
 import json
 

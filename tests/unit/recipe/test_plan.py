@@ -1,4 +1,4 @@
-"""Recipes: what is read, refused, and told apart."""
+"""Recipes: parsing, validation, and identity of steps."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The report: one file, from whatever the steps have left."""
+"""The report: one file, from whatever files the steps have left."""
 
 import base64
 import json

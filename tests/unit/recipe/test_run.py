@@ -1,4 +1,4 @@
-"""Steps that are done, go on, or are made anew. The command is a real one that takes a moment: `nbg schedule`."""
+"""Steps that are finished, resumed, or repeated, with a real fast command: `nbg schedule`."""
 
 import json
 import os

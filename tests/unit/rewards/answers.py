@@ -1,4 +1,4 @@
-"""Answers and groups at hand."""
+"""Sample answers and groups."""
 
 from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer

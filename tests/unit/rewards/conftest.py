@@ -1,4 +1,4 @@
-"""The helpers of this folder by their plain name."""
+"""Makes the helpers of this folder importable."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Loops, malformed answers, those without an end, and the overlong penalty."""
+"""Loops, malformed and unfinished answers, and the overlong penalty."""
 
 import random
 

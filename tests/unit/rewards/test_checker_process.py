@@ -1,4 +1,4 @@
-"""No answer runs code, scores by it, stops its checker, or reaches the next answer."""
+"""No answer executes code, scores by it, stops its checker, or affects the next answer."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What counts as the same answer, what counts as none, and what is a failure of ours."""
+"""Equal answers, missing answers, and failures on our side."""
 
 import pytest
 from answers import UNENDING, asked, group, scores, written

@@ -1,4 +1,4 @@
-"""Scores of a reward model in this process: those of its own forward, whatever is scored beside; and what has none."""
+"""Scores of an in-process reward model: those of its own forward, independent of the batch; and unscored answers."""
 
 import dataclasses
 

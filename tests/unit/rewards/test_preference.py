@@ -1,4 +1,4 @@
-"""A judge compares group mates; its liking for a place, its nonsense and its failures do not become scores."""
+"""A judge compares answers of a group; its position bias, nonsense and failures do not become scores."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""RubricReward: marks become a score, a checklist is made once, and every failure is masked."""
+"""RubricReward: criterion scores become a score, checklists are generated once, and every failure is masked."""
 
 import pytest
 from answers import UNENDING, asked, group

@@ -1,4 +1,4 @@
-"""Advantages of answers, and which of them are trained."""
+"""Advantages of answers, and which answers are trained."""
 
 import math
 

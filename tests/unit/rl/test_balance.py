@@ -1,4 +1,4 @@
-"""Answers over ranks: who trains what, and how equal that is."""
+"""Distribution of answers over ranks, and how balanced it is."""
 
 import pytest
 from hypothesis import given, settings

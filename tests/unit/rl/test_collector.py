@@ -1,4 +1,4 @@
-"""The life of a collector's engine and reward, and the answers that it refuses."""
+"""The lifecycle of a collector's engine and reward, and the answers it refuses."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Budgets of length from a ledger: their formula, phases, and a run in which answers become shorter."""
+"""Length budgets from a ledger: formula, phases, and a run in which answers become shorter."""
 
 import dataclasses
 import logging

@@ -1,4 +1,4 @@
-"""Answers within a token budget and over several steps: who is cut, how they go on, and what a run makes of them."""
+"""Answers within a token budget and over several steps: which are cut, how they continue, and their training."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Answers ahead of their step: which weights draw them, what a ledger keeps, what is replayed and resumed, and what fails."""
+"""Asynchronous rollouts: which weights generate them, what a ledger records, replay, resuming, and failures."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""The curriculum table: values worked by hand, properties, and errors that say how to fix them."""
+"""The curriculum table: hand-computed values, properties, and errors that say how to fix them."""
 
 from __future__ import annotations
 

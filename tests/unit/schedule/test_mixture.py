@@ -1,4 +1,4 @@
-"""Mixture plans: the order knows no learning rate, and a resumed run keeps the stages that have begun, older checkpoints too."""
+"""Mixture plans: the order is independent of the learning rate, and a resumed run keeps the stages begun."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The curriculum of a config, whether it stands as in a file or as the parser fills it."""
+"""The curriculum of a config, as written in a file or as completed by the parser."""
 
 from __future__ import annotations
 

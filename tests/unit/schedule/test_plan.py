@@ -1,4 +1,4 @@
-"""The plan of a curriculum: numbers by hand, warnings, and that table and picture show them."""
+"""The plan of a curriculum: hand-computed numbers, warnings, and their display in table and figure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON and Python of models: values, or one kind of failure, in time that is linear in the length."""
+"""Model-written JSON and Python: values, or a single kind of failure, in linear time."""
 
 import ast
 import time

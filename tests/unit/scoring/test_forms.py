@@ -1,4 +1,4 @@
-"""What is the same answer: every form of the table, without a parser of mathematics."""
+"""Equality of answers: every form of the table, without a mathematics parser."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""No text raises, hangs or costs more than its length; none is right by being hostile."""
+"""No text raises, hangs or takes more than linear time; none is accepted by being hostile."""
 
 import random
 import time

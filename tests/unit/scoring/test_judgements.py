@@ -1,4 +1,4 @@
-"""What judges say, and what it is worth: a verdict, a mark, or nothing that can be read."""
+"""Judge output and its value: a verdict, a score, or unreadable."""
 
 import contextlib
 import time

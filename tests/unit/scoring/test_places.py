@@ -1,4 +1,4 @@
-"""Where a text gives its answer: what is marked, announced in any language, denied, or last."""
+"""Location of the answer in a text: marked, announced in any language, negated, or last."""
 
 import pytest
 

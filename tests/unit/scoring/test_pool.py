@@ -1,4 +1,4 @@
-"""Verdicts arrive once, in order and at the right place, whatever happens to the workers."""
+"""Verdicts arrive once and in order, whatever happens to the workers."""
 
 import os
 import random

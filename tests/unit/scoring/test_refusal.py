@@ -1,4 +1,4 @@
-"""What declines to answer, and what only sounds like it."""
+"""Refusals, and texts that only sound like one."""
 
 import time
 

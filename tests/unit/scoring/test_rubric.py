@@ -1,4 +1,4 @@
-"""Marks and criteria in a judge's text: the ways in which they are written, and what is refused."""
+"""Scores and criteria in judge output: accepted and refused forms."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Units of measure: the whole table against independent values, and every pair of units against the quantities that they are."""
+"""Units of measure: the whole table against independent values, and every pair of units against their quantities."""
 
 from __future__ import annotations
 

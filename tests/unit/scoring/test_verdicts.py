@@ -1,4 +1,4 @@
-"""Answers are found in text and compared; what fails on our side is never a wrong answer."""
+"""Answers are extracted and compared; failures on our side never count as wrong answers."""
 
 from fractions import Fraction
 

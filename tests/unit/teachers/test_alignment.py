@@ -1,4 +1,4 @@
-"""Two tokenizers on one text: chunks end at the same byte, shared ids have the same bytes, the rest is left out."""
+"""Two tokenizers on one text: chunks end at the same byte, shared ids have the same bytes, the rest is omitted."""
 
 import json
 import random

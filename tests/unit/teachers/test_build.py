@@ -1,4 +1,4 @@
-"""Caches of real models: what is in them, what is refused, and that a kill costs nothing."""
+"""Caches of real models: their content, errors, and resuming after a kill."""
 
 import json
 import logging

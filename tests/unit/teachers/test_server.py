@@ -1,4 +1,4 @@
-"""Reading a server's prompt_logprobs; the real server is in tests/integration/test_teacher_server.py."""
+"""Parsing a server's prompt_logprobs; the real server is in tests/integration/test_teacher_server.py."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""Dimensions of a rubric that are kept: predictive ones that do not say the same."""
+"""Choice of rubric dimensions: predictive ones without redundancy."""
 
 import math
 

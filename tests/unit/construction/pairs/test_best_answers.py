@@ -1,4 +1,4 @@
-"""`nbg build-answers`: which answers become conversations, what is counted, and what another run does not ask again."""
+"""`nbg build-answers`: which answers become conversations, the counts, and what another run reuses."""
 
 import json
 import random

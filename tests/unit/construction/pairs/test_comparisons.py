@@ -1,4 +1,4 @@
-"""Comparisons: both orders of every pair, ties by their scores, and the prompt that the reward asks."""
+"""Comparisons: both orders of every pair, ties by score, and the prompt of the reward."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""`nbg build-trajectories`: which episodes become conversations, which of their turns are trained, and what a kill costs."""
+"""`nbg build-trajectories`: which episodes become conversations, which turns are trained, and the cost of a kill."""
 
 import json
 import random

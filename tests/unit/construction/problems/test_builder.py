@@ -1,4 +1,4 @@
-"""Problems made backwards, in the real sandbox: what their tests are worth, and what is dropped."""
+"""Problems constructed backwards, in the real sandbox: the quality of their tests, and what is dropped."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Calls found, varied, run and made into tests."""
+"""Calls collected, varied, run and turned into tests."""
 
 import ast
 

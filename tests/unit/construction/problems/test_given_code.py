@@ -1,4 +1,4 @@
-"""Functions of modules and of JSON lines as programs that stand alone."""
+"""Functions from modules and JSON lines as self-contained programs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Wrong versions of programs: each differs in one place, none is the program."""
+"""Mutants of programs: each differs in one place, and none equals the program."""
 
 import ast
 

@@ -1,4 +1,4 @@
-"""Training conversations of a chain-completion model."""
+"""Training conversations for a chain-completion model."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What models write about answers, read: every form that is understood, and every one that must not become a score."""
+"""Parsing model-written evaluations: all forms that are understood, and those that must not become a score."""
 
 import contextlib
 import time

@@ -1,4 +1,4 @@
-"""Chains of thought for given solutions: what agrees is kept, what does not is drawn again, and all of it is counted."""
+"""Chains of thought for given solutions: consistent ones are kept, others are sampled again, and all are counted."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The loop with engines that say what a test wants: stops, retries, refusals, restarts."""
+"""The refinement loop with scripted engines: stops, retries, refusals, restarts."""
 
 import json
 import re

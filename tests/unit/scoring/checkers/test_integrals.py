@@ -1,4 +1,4 @@
-"""A point decides as the tasks' own checkers do."""
+"""The one-point check agrees with the tasks' own checkers."""
 
 import pytest
 import reasoning_gym

@@ -1,4 +1,4 @@
-"""What a checker keeps of a question's own answer, and what it says without looking at another."""
+"""What a checker stores about a question's own answer, and verdicts that need no child."""
 
 import pytest
 import reasoning_gym

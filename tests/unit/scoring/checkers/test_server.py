@@ -1,4 +1,4 @@
-"""What a child said before it looked at its answer is told apart from what it said after."""
+"""A child's report before it looked at its answer is distinguished from what follows."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A task's module is found without importing the package, and is enough for its checker."""
+"""A task's module is found without importing the package, and suffices for its checker."""
 
 import subprocess
 import sys

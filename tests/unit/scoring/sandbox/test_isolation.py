@@ -1,4 +1,4 @@
-"""Packages that lie where a program has folders of its own inside are there, and the program cannot replace them."""
+"""Packages below a program's own folders are mounted, and the program cannot replace them."""
 
 import shutil
 import subprocess

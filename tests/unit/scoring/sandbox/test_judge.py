@@ -1,4 +1,4 @@
-"""The judge: programs that aim at it have no verdict, and right programs in usual idioms have theirs."""
+"""The judge: programs that attack it get no verdict, and correct programs in common idioms pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the sandbox is for: honest programs run, and tests of all kinds judge them. Hostile ones: test_sandbox_hostile.py."""
+"""Normal use of the sandbox: honest programs run and are judged by all kinds of tests. Hostile ones: test_sandbox_hostile.py."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Programs that want out, want more than they are given, or want to pass without solving anything.
+"""Programs that try to escape, exceed their limits, or pass without solving anything.
 
 Each is a "solution" for ``add(a, b)``. None may pass; none may print ESCAPED, which they do when they got what they wanted.
 """

@@ -1,4 +1,4 @@
-"""An interpreter with state over several cells: what it gives back, and that nothing gets out of it or outlives it."""
+"""A stateful interpreter over several cells: its output, and that nothing escapes or outlives it."""
 
 import os
 import time
