@@ -82,7 +82,7 @@ class QuantityReader(ExpressionReader):
         return scale_of("".join(parts))
 
     def factor_of_unit_behind(self) -> bool:
-        """Whether the token behind the next one may be a unit: of ``km \cdot h^{-1}``, and not of ``5 km * 3``."""
+        r"""Whether the token after the next one may be a unit: in ``km \cdot h^{-1}``, but not in ``5 km * 3``."""
         behind = self.tokens[self.place + 1 : self.place + 2]
         return behind != [] and behind[0].kind in ("word", "text", "letter") and read_unit(behind[0].text) is not None
 
