@@ -250,7 +250,7 @@ def sample_seed(sampling: Sampling, prompt: Prompt, sample_index: int) -> int:
 
 
 def request_seed(sampling: Sampling, prompt: Prompt, sample_index: int) -> int:
-    """Seed of one completion for an engine that counts its draws from 0: for a continued answer, also of its length."""
+    """Seed of one completion for an engine that counts its draws from 0; for a continued answer, it depends on its length."""
     seed = sample_seed(sampling, prompt, sample_index)
     return seed if prompt.begun is None else _digest(f"{seed}|{prompt.begun.tokens}")
 
