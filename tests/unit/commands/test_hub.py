@@ -149,7 +149,7 @@ def test_no_token_and_a_wrong_one(hub, monkeypatch, tmp_path):
         (
             "/preupload/",
             403,
-            "the repository me/model is there, and no file of this export is in it: the token may not write",
+            "the repository me/model exists, but no file of this export is in it: the token may not write",
         ),
         ("/commit/", 403, "no file of this export is in it"),
         ("/objects/batch", 401, "no file of this export is in it: the hub does not take the token"),
