@@ -233,6 +233,7 @@ def _check_config(given: _Given, config: Mapping[str, Any], position: int) -> No
 
 
 def _check_trainer(given: _Given, trainer: Mapping[str, Any]) -> None:
+    check_keys(trainer, "trainer")
     own = _trainer()
     if own.is_whole:
         _check_names(trainer, own.parameters, "trainer.", f"nbg {given.command} does not accept option")

@@ -429,6 +429,7 @@ MISTAKES |= {  # values of another shape
         "model.init_args is invalid: 5; write each argument as NAME: VALUE",
     ),
     "a number for an argument": ({"model": {1: 2}}, "model.init_args is invalid: its key 1 is no text; write a name"),
+    "a number for an option": ({"trainer": {1: 2}}, "trainer is invalid: its key 1 is no text; write a name"),
     "a number for a key": ({3: 4}, "key is invalid: 3; write keys such as model, data and trainer"),
     "a number for an argument's key": (model(optimizer={1: 2}), "optimizer is invalid: its key 1 is no text"),
     "a number for a source's name": (
