@@ -198,6 +198,25 @@ def _sandbox(file: File) -> list[Row]:
     return [(question, answer, "sandbox.py")]
 
 
+def _stored_data(file: File) -> list[Row]:
+    shares = [f"{100 * found['url']['wait_share']:.1f} %" for found in file["results"].values()]
+    paces = " and ".join(f"{pace['seconds']} s" for pace in file["settings"]["paces"].values())
+    latency, workers = 1000 * file["settings"]["latency_seconds"], file["settings"]["workers"]
+    setting = f"no tensors, {workers} workers"
+    question = f"data behind a URL, {latency:.0f} ms an answer: share of the time waited, steps of {paces} ({setting})"
+    return [(question, "; ".join(shares), "stored_data.py")]
+
+
+def _many_shards(file: File) -> list[Row]:
+    results, settings = file["results"], file["settings"]
+    number = settings["sources"] * settings["parts_of_each"]
+    question = (
+        f"opening {number:,} prepared parts of {settings['sources']:,} sources (sizes compared); in a worker (integers)"
+    )
+    answer = f"{results['open_seconds']:.1f} s, {results['added_peak_mb']:.0f} MB; {results['open_in_a_worker_seconds']:.1f} s"
+    return [(question, answer, "many_shards.py")]
+
+
 TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of the table
     "pretrain": _pretrain,
     "pretrain_overhead": _overhead,
@@ -215,6 +234,8 @@ TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of
     "loss_head": _loss_head,
     "distillation_head": _distillation_head,
     "data_order": _data_order,
+    "many_shards": _many_shards,
+    "stored_data": _stored_data,
     "sandbox": _sandbox,
 }
 
