@@ -1,4 +1,4 @@
-"""Loggers of the library, and tables and texts for all of Lightning's: ``nbg_lightning.loggers``."""
+"""Loggers of the library, and tables and texts for all of Lightning's loggers: ``nbg_lightning.loggers``."""
 
 from typing import TYPE_CHECKING
 

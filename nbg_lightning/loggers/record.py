@@ -1,4 +1,4 @@
-"""The record of a run's own: every scalar as a line of JSON, whatever other loggers there are."""
+"""The run's own metrics file: every scalar as a line of JSON, independent of other loggers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ RECORD = "metrics.jsonl"
 class RunRecord(Logger):
     """Appends a line for each logged step to ``metrics.jsonl``: ``{"step": 10, "train/loss": 2.5}``.
 
-    `nbg_lightning.Trainer` adds one beside the loggers that it is given, so that curves can be drawn later from any run. A
-    resumed run appends; of a step that stands twice, the later line counts (`read_metrics`).
+    `nbg_lightning.Trainer` adds one besides the configured loggers, so that curves of any run can be plotted later. A
+    resumed run appends; if a step occurs twice, the later line counts (`read_metrics`).
 
     Args:
-        folder: the run's.
+        folder: folder of the run.
     """
 
     def __init__(self, folder: str | Path):
@@ -51,7 +51,7 @@ class RunRecord(Logger):
 
     @override
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: they stand in ``config.yaml``."""
+        """Do nothing: hyperparameters are in ``config.yaml``."""
 
 
 def _number(value: Any) -> float | None:
@@ -60,7 +60,7 @@ def _number(value: Any) -> float | None:
 
 
 def read_metrics(file: Path) -> dict[str, dict[int, float]]:
-    """Finite values by name and step; lines that a kill has torn, and values that are no numbers, are left out."""
+    """Finite values by name and step; truncated lines and values that are not numbers are skipped."""
     found: dict[str, dict[int, float]] = {}
     for _, line in read_json_lines(file, torn=lambda number, reason: None):
         step = line.pop("step", None) if isinstance(line, dict) else None

@@ -1,4 +1,4 @@
-"""Tables and texts for every logger that Lightning has."""
+"""Tables and texts for every logger of Lightning."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ TableRows = Sequence[Sequence[TableCell]]
 
 @runtime_checkable
 class LogsTables(Protocol):
-    """A logger with tables of its own: Lightning's `WandbLogger`, our `TrackioLogger`, and any that has this method."""
+    """A logger with native tables: Lightning's `WandbLogger`, our `TrackioLogger`, and any other with this method."""
 
     def log_table(self, key: str, columns: Any = None, data: Any = None, *, step: int | None = None) -> None:
         """Log a table.
 
         Args:
-            key: its name.
-            columns: names.
+            key: name of the table.
+            columns: column names.
             data: rows.
-            step: of the run.
+            step: step of the run.
         """
 
 
 def shows_tables(loggers: Iterable[Logger]) -> bool:
-    """Whether `log_table` and `log_text` reach any of these."""
+    """Whether any of these loggers supports `log_table` and `log_text`."""
     return any(
         isinstance(each, LogsTables) or _table.dispatch(type(each)) is not _table.dispatch(object) for each in loggers
     )
@@ -46,17 +46,17 @@ def log_table(
     step: int,
     markdown: str | None = None,
 ) -> None:
-    """Show a table in every logger that can: as one of its own, as Markdown, or as a file beside the run.
+    """Log a table to every logger that supports it: as a native table, as Markdown, or as a file next to the run.
 
-    Control characters in texts are written out (see `nbg_lightning.printable`). Call it on the first rank.
+    Control characters in texts are escaped (see `nbg_lightning.printable`). Call it on the first rank.
 
     Args:
-        loggers: those of the trainer.
-        name: of the table, such as ``rollouts``.
-        columns: names.
+        loggers: the trainer's loggers.
+        name: name of the table, such as ``rollouts``.
+        columns: column names.
         rows: texts, numbers, or None.
-        step: of the run.
-        markdown: the same in another layout, for loggers that show Markdown; by default one is made of the rows.
+        step: step of the run.
+        markdown: the same data in another layout, for loggers that display Markdown; by default derived from the rows.
     """
     safe = [[printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     for logger in loggers:
@@ -67,13 +67,13 @@ def log_table(
 
 
 def log_text(loggers: Iterable[Logger], name: str, texts: Sequence[tuple[str, str]], step: int) -> None:
-    """Show texts under their titles: a table of two columns, and as Markdown a heading and a paragraph each.
+    """Log texts with titles: as a table of two columns, or in Markdown as a heading and a paragraph each.
 
     Args:
-        loggers: those of the trainer.
-        name: such as ``samples``.
+        loggers: the trainer's loggers.
+        name: name, such as ``samples``.
         texts: title and text of each, such as a prompt and its continuation.
-        step: of the run.
+        step: step of the run.
     """
     body = "\n\n".join(f"**{markdown_cell(title)}**{markdown_cell(text)}" for title, text in texts)
     log_table(loggers, name, ["prompt", "text"], texts, step, body)
@@ -126,7 +126,7 @@ def _(logger: CometLogger, name: str, columns: Sequence[str], rows: TableRows, s
 
 
 def markdown_table(columns: Sequence[str], rows: TableRows) -> str:
-    """TableRows as a table of Markdown.
+    """Rows as a Markdown table.
 
     Example:
         >>> print(markdown_table(["a", "b"], [["x|y", 0.5], ["two\\nlines", None]]))
@@ -145,7 +145,7 @@ def _shown(cell: TableCell) -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """A text that cannot leave its cell: no new column or row, no markup.
+    """A text escaped for a Markdown table cell: no new column or row, no markup.
 
     Example:
         >>> markdown_cell("a | b\\n<script>")

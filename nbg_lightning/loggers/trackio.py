@@ -1,4 +1,4 @@
-"""trackio, which keeps runs on this machine and shows them in a browser: ``pip install trackio``, then ``trackio show``."""
+"""trackio, which stores runs on this machine and displays them in a browser: ``pip install trackio``, then ``trackio show``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ class TrackioLogger(Logger):
     """Logs scalars and tables to trackio.
 
     Args:
-        project: the project in which the run is shown.
-        run_name: of the run; trackio chooses one by default. A name that is there goes on, so that a resumed run is one run.
-        space_id: a Space of the Hugging Face hub to log to, instead of this machine.
+        project: project that the run belongs to.
+        run_name: name of the run; chosen by trackio by default. An existing name is continued, so that a resumed run is one
+            run.
+        space_id: a Hugging Face Space to log to, instead of this machine.
 
     Raises:
-        ImportError: on the first use, where trackio is not installed.
+        ImportError: on first use, if trackio is not installed.
     """
 
     def __init__(self, project: str = "nbg_lightning", run_name: str | None = None, space_id: str | None = None):
@@ -33,7 +34,7 @@ class TrackioLogger(Logger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """trackio's run; begun on first use."""
+        """The trackio run, started on first use."""
         if self._run is None:
             try:
                 import trackio
@@ -64,11 +65,11 @@ class TrackioLogger(Logger):
     @override
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: trackio takes settings when a run begins, and ours stand in ``config.yaml``."""
+        """Do nothing: trackio takes settings when a run starts, and they are in ``config.yaml``."""
 
     @rank_zero_only
     def log_table(self, key: str, columns: Any = None, data: Any = None, *, step: int | None = None) -> None:
-        """Log a table; its texts are shown as they are, and not as Markdown (see `LogsTables`)."""
+        """Log a table; its texts are displayed verbatim, not as Markdown (see `LogsTables`)."""
         import trackio
 
         rows = [[markdown_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in data]

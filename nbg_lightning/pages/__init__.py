@@ -1,1 +1,1 @@
-"""Pages of HTML that open offline: what a run left, to look at in a browser."""
+"""Self-contained HTML pages for viewing the results of a run offline."""

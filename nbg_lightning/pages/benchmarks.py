@@ -1,4 +1,4 @@
-"""Items of a benchmark's results as records."""
+"""Benchmark items as records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ KEYS = {"id", "index", "status"}
 
 
 def suite_collections(folder: Path, limit: int) -> list[ShownRecords]:
-    """A result with the items of each benchmark, ``limit`` of them in all.
+    """A result with the items of each benchmark, at most ``limit`` in total.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or something else.
@@ -52,7 +52,7 @@ def _collection(suite: SuiteResult, result: BenchmarkResult, limit: int) -> Show
 
 
 def item_record(row: dict[str, Any], benchmark: str) -> ShownRecord:
-    """An item: what was asked, and what the model wrote or chose."""
+    """The record of an item: the prompt, and the model's answer or choice."""
     answers = (
         _choices(row)
         if "choices" in row
@@ -95,7 +95,7 @@ def _sample(number: int, sample: dict[str, Any]) -> ShownAnswer:
 
 
 def _choices(row: dict[str, Any]) -> tuple[ShownAnswer, ...]:
-    """Each choice with its log-likelihood; the score stands at the one that the model finds likeliest."""
+    """Each choice with its log-likelihood; the score is shown at the likeliest one."""
     choices = row["choices"] if isinstance(row["choices"], list) else []
     rated = row.get("log_likelihoods")
     rated = rated if isinstance(rated, list) and len(rated) == len(choices) else [None] * len(choices)

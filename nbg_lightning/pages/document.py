@@ -1,4 +1,4 @@
-"""A whole HTML page: no network, no script but its own, dark mode, narrow screens, print."""
+"""A complete HTML page: no network access, only its own script, dark mode, narrow screens, print."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nbg_lightning.printable import printable
 
 
 def text(value: str) -> str:
-    """A text for HTML: markup is escaped, and what acts unseen (control characters, writing direction) is written out.
+    """A text escaped for HTML, including invisible characters (control characters, writing direction).
 
     Example:
         >>> text("<b>\\x1b[31m")
@@ -22,7 +22,7 @@ def text(value: str) -> str:
 
 
 def shortened(value: str, limit: int) -> str:
-    """A text of at most ``limit`` characters, cut in the middle with the number of those left out.
+    """A text of at most ``limit`` characters, truncated in the middle with a note of how many are omitted.
 
     Example:
         >>> shortened("abcdefghij", 4)
@@ -37,19 +37,19 @@ def shortened(value: str, limit: int) -> str:
 
 @cache
 def asset(name: str) -> str:
-    """A style sheet or script of this room."""
+    """A style sheet or script of this package."""
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
 def document(title: str, body: str, style: str = "", script: str = "") -> str:
     """The page.
 
-    The content security policy lets nothing be fetched, and no script run but ``script``, which is known by its digest.
+    Its content security policy blocks all requests, and all scripts except ``script``, which is allowed by its digest.
 
     Args:
-        title: of the window, as plain text.
+        title: window title, as plain text.
         body: HTML.
-        style: CSS beside ``page.css``.
+        style: CSS in addition to ``page.css``.
         script: JavaScript.
     """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""Turns of an episode as a page shows them: who spoke, what was called, and what each turn of the model was given."""
+"""Turns of an episode for display: roles, calls, and the scores of the model's turns."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nbg_lightning.pages.values import as_number, as_objects, as_text
 
 
 def episode_turns(turns: Any, weight: float | None) -> tuple[ShownTurn, ...]:
-    """The turns that `environments.transcript.played_turns` gave, from a file.
+    """The turns of `environments.transcript.played_turns`, read from a file.
 
     Args:
         turns: messages; those of the model have ``turn``.
-        weight: of the model's tokens in the loss; None is unknown. All others are context.
+        weight: loss weight of the model's tokens; None is unknown. All others are context.
     """
     return tuple(_turn(turn, weight) for turn in as_objects(turns))
 
@@ -32,7 +32,7 @@ def _turn(turn: dict[str, Any], weight: float | None) -> ShownTurn:
 
 
 def _said(turn: dict[str, Any], own: bool) -> list[str]:
-    """The role, and of the model's turns their number, score, own advantage and what went wrong in them."""
+    """The role, and for turns of the model their number, score, own advantage and errors."""
     role = as_text(turn.get("role"))
     if not own:
         return [f"{role} {as_text(turn['name'])}" if turn.get("name") else role]

@@ -1,4 +1,4 @@
-"""A pass-rate ledger as records, one a question."""
+"""A pass-rate ledger as records, one per question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a page shows, whatever file it was read from: records with what was asked, and what was answered."""
+"""Records, the common format of everything that a page displays: a prompt with its answers."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Facts = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class ShownPiece:
-    """A run of text that is trained alike.
+    """A run of text with one loss weight.
 
     Attributes:
-        text: what stands there.
-        weight: of its tokens in the loss; 0 is context, None is unknown.
+        text: the text.
+        weight: loss weight of its tokens; 0 is context, None is unknown.
     """
 
     text: str
@@ -32,8 +32,8 @@ class ShownTurn:
     """A message, or a whole prompt.
 
     Attributes:
-        role: who says it; empty for rendered text, which names roles itself.
-        pieces: in order.
+        role: the role; empty for rendered text, which contains the roles.
+        pieces: its pieces, in order.
     """
 
     role: str
@@ -45,10 +45,10 @@ class ShownAnswer:
     """One answer of a record.
 
     Attributes:
-        name: such as ``answer 2`` or ``chosen``.
-        turns: what was written.
+        name: label such as ``answer 2`` or ``chosen``.
+        turns: its turns.
         score: its reward or score; None without one.
-        facts: advantage, tokens, what ended it.
+        facts: advantage, number of tokens, finish reason.
     """
 
     name: str
@@ -62,14 +62,14 @@ class ShownRecord:
     """A question, item, pair or conversation.
 
     Attributes:
-        key: of the same record in another run.
-        title: where it is from.
-        group: source, benchmark or domain: what a reader filters by.
-        prompt: what was asked.
-        answers: what was answered; a conversation has none.
+        key: identifies the same record in another run.
+        title: its origin.
+        group: source, benchmark or domain, by which a reader can filter.
+        prompt: the prompt.
+        answers: the answers; a conversation has none.
         gold: the reference answer.
-        facts: anything else.
-        rate: share of right answers, where they are counted and not kept.
+        facts: further data.
+        rate: pass rate, if answers are counted but not stored.
     """
 
     key: str
@@ -105,7 +105,7 @@ class ShownRecord:
 
 @dataclass(frozen=True)
 class Bar:
-    """A line of a small chart: a label, a length from 0 to 1, and the number it stands for."""
+    """A bar of a small chart: a label, a length from 0 to 1, and its number."""
 
     label: str
     length: float
@@ -117,13 +117,13 @@ class ShownRecords:
     """The records of a file.
 
     Attributes:
-        title: where they are from.
-        noun: what one of them is, in the plural.
-        records: those that are shown.
-        total: how many the file has, shown or not.
-        notes: what else is to be said, such as lines that could not be read.
-        facts: of the whole file.
-        bars: a chart of the whole file, under its title.
+        title: their origin.
+        noun: what they are, in the plural.
+        records: the records shown.
+        total: number of records in the file, shown or not.
+        notes: remarks, such as lines that could not be read.
+        facts: data about the whole file.
+        bars: a chart of the whole file, with its title.
     """
 
     title: str
@@ -140,8 +140,8 @@ class Side:
     """A record in one or two runs; at least one of them has it.
 
     Attributes:
-        first: of the only or the first run.
-        second: of the second run.
+        first: record of the only or the first run.
+        second: record of the second run.
     """
 
     first: ShownRecord | None
@@ -149,14 +149,16 @@ class Side:
 
     @property
     def record(self) -> ShownRecord:
-        """The one that there is, the first before the second."""
+        """The first record, or the second if there is no first."""
         found = self.first or self.second
         assert found is not None
         return found
 
     @property
     def change(self) -> str:
-        """``better``, ``worse`` or ``same``: the second run's mean score beside the first's; empty where one has none."""
+        """``better``, ``worse`` or ``same``: the second run's mean score compared with the first's; empty if either is
+        missing.
+        """
         before = self.first.score if self.first else None
         after = self.second.score if self.second else None
         if before is None or after is None:
@@ -165,9 +167,9 @@ class Side:
 
 
 def side_by_side(first: Sequence[ShownRecord], second: Sequence[ShownRecord] | None) -> list[Side]:
-    """The records of one run, or those of two runs by their keys; those that only the second has come last.
+    """The records of one run, or of two runs matched by key; those that only the second has come last.
 
-    A key that stands several times is taken in order: the first with the first.
+    Repeated keys are matched in order.
 
     Example:
         >>> one, two = ShownRecord("a", "", ""), ShownRecord("b", "", "")
@@ -188,10 +190,10 @@ def side_by_side(first: Sequence[ShownRecord], second: Sequence[ShownRecord] | N
 
 
 class EveryNth(Generic[T]):
-    """Some of many, evenly spread, in one pass and little memory: every n-th, where n is a power of two.
+    """Evenly spaced subsample in one pass with little memory: every n-th item, where n is a power of two.
 
     Args:
-        limit: how many are kept, at most.
+        limit: maximum number of items kept.
 
     Example:
         >>> kept = EveryNth(4)
@@ -207,11 +209,11 @@ class EveryNth(Generic[T]):
 
     @property
     def wanted(self) -> bool:
-        """Whether the next one is kept."""
+        """Whether the next item is kept."""
         return self.total % self.stride == 0
 
     def add(self, item: T) -> None:
-        """Count one, and keep it where it falls on the stride."""
+        """Count an item, and keep it if it falls on the stride."""
         if self.wanted:
             self.items.append(item)
             if len(self.items) > self._limit:
@@ -221,7 +223,7 @@ class EveryNth(Generic[T]):
 
 
 def fact(name: str, value: object) -> Facts:
-    """A fact where there is a value; nothing for None."""
+    """A fact if there is a value; empty for None."""
     return () if value is None else ((name, f"{value:g}" if isinstance(value, float) else str(value)),)
 
 

@@ -14,10 +14,10 @@ MOST_BARS = 12
 
 
 def rollout_record(row: dict[str, Any]) -> ShownRecord:
-    """A group of answers; the loss covers the answers of a group that was trained, and nothing of the question.
+    """A group of answers; the loss covers the answers of a trained group, and nothing of the question.
 
     Raises:
-        ValueError: its question or answers are no lists.
+        ValueError: its question or answers are not lists.
     """
     question, answers = row["question"], row["answers"]
     if not isinstance(question, list) or not isinstance(answers, list):
@@ -70,7 +70,7 @@ def _answer(answer: dict[str, Any]) -> ShownAnswer:
 
 
 class RewardBySteps:
-    """Mean reward of a whole file, by its steps in a few parts."""
+    """Mean reward over a whole file, for a few ranges of its steps."""
 
     def __init__(self) -> None:
         self._sums: dict[int, tuple[float, int]] = {}
@@ -84,7 +84,7 @@ class RewardBySteps:
             self._sums[int(step)] = total + sum(rewards), count + len(rewards)
 
     def bars(self) -> tuple[str, list[Bar]] | None:
-        """The chart; None of a file without two steps with rewards."""
+        """The chart; None without two steps with rewards."""
         steps = sorted(self._sums)
         if len(steps) < 2:
             return None

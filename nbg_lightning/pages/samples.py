@@ -1,4 +1,4 @@
-"""Conversations and preference pairs of data files as records, with their trained tokens where a tokenizer is given."""
+"""Conversations and preference pairs of data files as records, with trained tokens marked if a tokenizer is given."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from nbg_lightning.pages.values import as_text, key_of
 
 
 class TrainedTokens:
-    """What the loss covers of a conversation, by the tokens of its chat format.
+    """Marks the tokens of a conversation that have a loss, by rendering it in its chat format.
 
     Args:
         tokenizer: folder, hub name or checkpoint.
         template: the chat format, as in `nbg_lightning.engines.chat.Template`.
 
     Attributes:
-        described: the chat format, for a page.
+        described: description of the chat format, for a page.
 
     Raises:
-        FileNotFoundError, ValueError: no such tokenizer, or one that cannot do the format.
+        FileNotFoundError, ValueError: no such tokenizer, or one that does not support the format.
     """
 
     def __init__(self, tokenizer: str, template: str = AUTO):
@@ -52,7 +52,7 @@ class TrainedTokens:
 
 
 def rendered_turn(sample: Rendered, tokenizer: Tokenizer, begin: int = 0, end: int | None = None) -> ShownTurn:
-    """A part of a rendered sample, as text that is marked by its weights."""
+    """A part of a rendered sample, as text marked with its weights."""
     ids, weights = sample.ids[begin:end], sample.loss_weights[begin:end]
     runs = decoded_runs(Rendered(ids, weights, []), tokenizer.transformers)
     alike = groupby(runs, key=lambda run: run[1])
@@ -60,17 +60,17 @@ def rendered_turn(sample: Rendered, tokenizer: Tokenizer, begin: int = 0, end: i
 
 
 def pair_turns(chosen: Rendered, rejected: Rendered, tokenizer: Tokenizer) -> tuple[ShownTurn, ShownTurn, ShownTurn]:
-    """What both begin with before anything is trained, and the two rests."""
+    """The common untrained beginning of both sequences, and the two remainders."""
     common = chosen.common_context(rejected)
     prompt = rendered_turn(chosen, tokenizer, 0, common)
     return prompt, rendered_turn(chosen, tokenizer, common), rendered_turn(rejected, tokenizer, common)
 
 
 def conversation_record(row: dict[str, Any], marks: TrainedTokens | None, place: str) -> ShownRecord:
-    """A conversation; without ``marks`` whole assistant turns are marked.
+    """The record of a conversation; without ``marks``, whole assistant turns are marked.
 
     Raises:
-        ConversationError: it is none, or cannot be rendered.
+        ConversationError: it is not a conversation, or cannot be rendered.
     """
     conversation = Conversation.from_dict(row, require_assistant=False)
     turns = message_turns(conversation.messages) if marks is None else (marks.turn(conversation),)
@@ -81,10 +81,10 @@ def conversation_record(row: dict[str, Any], marks: TrainedTokens | None, place:
 
 
 def pair_record(row: dict[str, Any], marks: TrainedTokens | None, place: str) -> ShownRecord:
-    """A pair, its answers side by side.
+    """The record of a pair, its answers side by side.
 
     Raises:
-        ConversationError: it is none, or cannot be rendered.
+        ConversationError: it is not a pair, or cannot be rendered.
     """
     pair = PreferencePair.from_dict(row)
     prompt = pair.chosen.messages[: pair.num_prompt]

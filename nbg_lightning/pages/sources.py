@@ -1,4 +1,4 @@
-"""What a path holds that can be looked at: rollouts, benchmark results, pairs, conversations, pass rates, or plain rows."""
+"""Detection and reading of viewable files: rollouts, benchmark results, pairs, conversations, pass rates, or plain rows."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Read = Callable[[dict[str, Any], str], ShownRecord]
 
 @dataclass(frozen=True)
 class Looked:
-    """How much is read.
+    """Options for reading.
 
     Attributes:
-        limit: records that are kept, at most.
-        marks: tells the trained tokens of conversations and pairs.
+        limit: maximum number of records kept.
+        marks: marks the trained tokens of conversations and pairs.
     """
 
     limit: int
@@ -45,7 +45,7 @@ class Looked:
 
 
 def open_path(path: Path, look: Looked) -> list[ShownRecords]:
-    """Everything in a file or a run's folder that a page can show.
+    """Everything viewable in a file or a run's folder.
 
     Raises:
         FileNotFoundError, ValueError: nothing, or nothing that can be read.
@@ -84,7 +84,7 @@ def _folder(folder: Path, look: Looked) -> list[ShownRecords]:
 
 
 def newest_results(folder: Path) -> list[Path]:
-    """The newest result of each suite below ``benchmarks``: its folder holds one of each step."""
+    """The newest result of each suite below ``benchmarks``, which has one folder per step."""
     newest: dict[Path, Path] = {}
     for file in sorted(folder.glob(f"benchmarks/**/{RESULTS}"), key=lambda file: file.stat().st_mtime):
         newest[file.parent.parent] = file.parent
@@ -207,7 +207,7 @@ class Reader:
 
     Attributes:
         noun: what they are, in the plural.
-        read: a row and its place as a record.
+        read: converts a row and its location to a record.
     """
 
     noun: str
@@ -234,7 +234,7 @@ def reader_of(row: dict[str, Any], marks: TrainedTokens | None) -> Reader:
 
 
 def plain_record(row: dict[str, Any], place: str) -> ShownRecord:
-    """A row of no known kind: short values in a line, long ones below each other."""
+    """A row of unknown kind: short values in one line, long ones below each other."""
     texts = {name: as_text(value) for name, value in row.items()}
     short = {name: value for name, value in texts.items() if len(value) <= LONG_VALUE and "\n" not in value}
     turns = tuple(plain(name, value) for name, value in texts.items() if name not in short)

@@ -1,4 +1,4 @@
-"""Records in a terminal: what was asked and answered, with the tokens of the loss in colour."""
+"""Records in a terminal: prompts and answers, with trained tokens in colour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRAINED, WEIGHTED, QUIET = "black on green", "black on yellow", "dim"
 
 
 def record_lines(collections: Sequence[ShownRecords], most_characters: int) -> Iterable[Text]:
-    """Lines for a terminal; texts of models and files are written out where they would act on it."""
+    """Lines for a terminal; control characters in texts are escaped."""
     from rich.text import Text
 
     for collection in collections:

@@ -1,4 +1,4 @@
-"""Values of files that anyone may have written: a text, a number, a list, or nothing."""
+"""Conversion of untrusted values: a text, a number, a list, or nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def as_text(value: Any) -> str:
-    """A text; anything else as JSON, and nothing for None."""
+    """A text; anything else as JSON, and an empty text for None."""
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
@@ -37,6 +37,6 @@ def as_objects(value: Any) -> list[dict[str, Any]]:
 
 
 def key_of(*values: Any) -> str:
-    """A short digest by which the same record is found in another run."""
+    """A short digest that identifies the same record in another run."""
     content = json.dumps(values, sort_keys=True, default=str)
     return hashlib.blake2b(content.encode("utf-8", "backslashreplace"), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Records as a page with search and filters, of one run or of two side by side."""
+"""Records as an HTML page with search and filters, for one run or two side by side."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def viewer_page(
     """The page as HTML.
 
     Args:
-        title: of the page.
-        collections: of the run.
-        others: of a second run, whose records stand beside those with the same key.
-        names: of the two runs.
-        max_characters: longer texts are cut in the middle, and the page says how much is left out; with very many texts at a
-            smaller length, so that the page has at most `PAGE_CHARACTERS`.
+        title: title of the page.
+        collections: records of the run.
+        others: records of a second run, shown next to those with the same key.
+        names: names of the two runs.
+        max_characters: longer texts are truncated in the middle, with a note of how much is omitted; the limit is lowered
+            if needed, so that the page has at most `PAGE_CHARACTERS`.
     """
     sides = side_by_side(
         [record for each in collections for record in each.records],
@@ -112,7 +112,7 @@ def _bar(bar: Bar) -> str:
 
 
 def legend(sides: Sequence[Side]) -> str:
-    """What the marks of these records mean; nothing where no weights are known."""
+    """The legend of these records' marks; empty if no weights are known."""
     weights = {piece.weight for side in sides for piece in _pieces(side)} - {None}
     if not weights:
         return ""
@@ -191,12 +191,12 @@ def _changed(side: Side) -> str:
 
 
 def record_html(record: ShownRecord, limit: int, prompt: bool = True) -> str:
-    """A record with its answers, turn by turn, what the loss covers marked; for pages with ``viewer.css``.
+    """A record with its answers, turn by turn, with trained tokens marked; for pages with ``viewer.css``.
 
     Args:
-        record: which.
-        limit: characters of a text; longer ones are cut in the middle.
-        prompt: whether what was asked is shown.
+        record: the record.
+        limit: characters per text; longer ones are truncated in the middle.
+        prompt: whether the prompt is shown.
     """
     answers = "".join(_answer(answer, limit) for answer in record.answers)
     return (_prompt(record, limit) if prompt else _facts(record.facts)) + (

@@ -1,4 +1,4 @@
-"""What a training takes, before anyone pays for it: memory, time and traffic, from the real model and a device table."""
+"""Prediction of a training run's memory, time and traffic, from the real model and a device table."""
 
 from typing import TYPE_CHECKING
 

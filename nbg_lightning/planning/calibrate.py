@@ -1,6 +1,8 @@
-"""What this machine reaches: products, memory, parts of a real step, decoding, and exchange between ranks; half a minute.
+"""Benchmarks of this machine: matrix products, memory, parts of a real step, decoding, and exchange between ranks; half a
+minute.
 
-Parts of a step, and not products alone: on a CPU, and on a GPU without compilation, elementwise work is no constant share.
+Parts of a step are timed, not only products: on a CPU, and on a GPU without compilation, the share of elementwise work
+varies.
 """
 
 from __future__ import annotations
@@ -54,13 +56,14 @@ dist.destroy_process_group()
 def calibrate(
     device_type: str, shape: LanguageModelConfig | None = None, clock_name: str = "perf_counter", baseline: float = 0.0
 ) -> Device:
-    """Measure this machine.
+    """Benchmark this machine.
 
     Args:
         device_type: ``cuda`` (the first GPU) or ``cpu`` (this process's threads; a rank of a run should have as many).
-        shape: of the model whose parts are timed; by default a small one of usual proportions. Few of its layers run.
-        clock_name: of `time`: ``perf_counter``, or ``process_time`` on a machine that others use too.
-        baseline: GiB of a process that trains, without its tensors (a ``cpu``); 0 keeps the guess.
+        shape: config of the model whose parts are timed; by default a small one with typical proportions. Only a few of its
+            layers run.
+        clock_name: clock of `time`: ``perf_counter``, or ``process_time`` on a shared machine.
+        baseline: GiB of a training process without its tensors (``cpu``); 0 keeps the default.
 
     Raises:
         ValueError: there is no GPU.
@@ -107,15 +110,15 @@ class Stopwatch:
     """Times parts of a step on one device.
 
     Args:
-        device: which.
-        clock: in seconds.
+        device: the device.
+        clock: clock in seconds.
     """
 
     def __init__(self, device: torch.device, clock: Clock):
         self.device, self.clock = device, clock
 
     def seconds(self, run: Callable[[], Any], times: int = _TIMES) -> float:
-        """The fastest of some runs, after one that is not counted."""
+        """The fastest of several runs, after a warmup run."""
         run()
         best = float("inf")
         for _ in range(times):

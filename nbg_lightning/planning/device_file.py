@@ -1,4 +1,4 @@
-"""A device's table as a file: YAML (or JSON) of `Device`'s fields, by hand or from `nbg plan --calibrate`."""
+"""Device tables as files: YAML (or JSON) with the fields of `Device`, written by hand or by `nbg plan --calibrate`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _LARGEST_FILE = 2**20
 
 
 def device_of(name: str) -> Device:
-    """A device by its name, or as a file says (`read_device`).
+    """A device by name, or from a file (`read_device`).
 
     Raises:
-        ValueError: it is not known, or the file is invalid.
+        ValueError: it is unknown, or the file is invalid.
     """
     if name.lower() in DEVICES:
         return DEVICES[name.lower()]
@@ -38,12 +38,13 @@ def device_of(name: str) -> Device:
 
 
 def read_device(path: Path) -> Device:
-    """The device that a file describes.
+    """Read a device from a file.
 
-    ``link`` and ``network`` default to the memory's bandwidth (one device needs neither), what else is left out to `Device`'s.
+    ``link`` and ``network`` default to the memory's bandwidth (a single device needs neither), other fields to `Device`'s
+    defaults.
 
     Raises:
-        ValueError: the file is not there, or says something that is no device; the key is named.
+        ValueError: the file does not exist, or is not a valid device; the key is named.
     """
     try:
         if path.stat().st_size > _LARGEST_FILE:
@@ -114,12 +115,12 @@ def _rates(found: Any, path: Path) -> dict[str, Rates]:
 
 
 def write_device(device: Device, path: Path, comment: str) -> None:
-    """Write a device so that `read_device` gives it again.
+    """Write a device so that `read_device` restores it.
 
     Args:
-        device: the table.
-        path: where; folders are made.
-        comment: of the first line.
+        device: the device.
+        path: path of the file; folders are created.
+        comment: comment in the first line.
     """
     import yaml
 

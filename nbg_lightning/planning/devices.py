@@ -1,4 +1,4 @@
-"""What devices can do: memory, products, bandwidths; from data sheets, or measured (`calibrate`)."""
+"""Device specifications: memory, products, bandwidths; from data sheets, or measured (`calibrate`)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ DeviceKind = Literal["cuda", "cpu"]
 
 @dataclass(frozen=True)
 class Rates:
-    """What parts of a real training step reach on a device in one dtype, in 10^12 FLOP/s.
+    """Measured throughput of the parts of a training step on a device in one dtype, in 10^12 FLOP/s.
 
     Attributes:
         blocks: forward and backward of the blocks.
-        heads: of each task's head, by the operations of the three products with its weight.
+        heads: head of each task, counting the three products with its weight.
     """
 
     blocks: float
@@ -25,25 +25,25 @@ class Rates:
 
 @dataclass(frozen=True)
 class Device:
-    """One accelerator, as its maker says, and what of that a training step reaches.
+    """One accelerator: its maker's specifications, and the share of them that a training step achieves.
 
     Attributes:
-        name: as sold.
-        memory: GiB that the driver offers.
+        name: product name.
+        memory: GiB available from the driver.
         products: 10^12 FLOP/s of dense bfloat16 products.
-        float8_products: the same in float8; None where there is none.
-        bandwidth: 10^9 bytes/s of its memory.
+        float8_products: the same in float8; None if unsupported.
+        bandwidth: memory bandwidth in 10^9 bytes/s.
         link: 10^9 bytes/s to the others of its node, each way.
         network: 10^9 bytes/s to other nodes, each way.
         float32_products: 10^12 FLOP/s of float32 products; by default half of bfloat16's (TF32).
-        efficiency: share of the products that a whole step reaches, attention and elementwise work included.
-        reserved: GiB of context, communication buffers and fragmentation, which no count of tensors shows.
-        in_node: devices of a node.
-        kind: ``cuda``, whose reserve is left free and whose communication hides behind products; ``cpu``, where a rank is a
-            process, whose own size is counted.
-        rates: measured, by dtype; where there are none, the efficiency counts.
-        decode_bandwidth: 10^9 bytes/s at which an engine on the live weights reads them, measured; None: the memory's.
-        measured: whether the numbers are of this machine.
+        efficiency: share of ``products`` that a whole step achieves, attention and elementwise work included.
+        reserved: GiB of context, communication buffers and fragmentation, which are not counted as tensors.
+        in_node: devices per node.
+        kind: ``cuda``, whose reserve stays free and whose communication overlaps with products; or ``cpu``, where a rank is
+            a process, whose own size is counted.
+        rates: measured rates, by dtype; without them, ``efficiency`` is used.
+        decode_bandwidth: measured 10^9 bytes/s at which an engine on the live weights reads them; None: the memory's.
+        measured: whether the numbers were measured on this machine.
     """
 
     name: str
@@ -75,7 +75,8 @@ NAMES = (*DEVICES, "cpu")
 
 
 def this_cpu() -> Device:
-    """A core of this machine's processor, roughly: 16 float32 products a cycle at 3 GHz, and memory shared by the ranks.
+    """A rough estimate for a core of this machine's processor: 16 float32 products per cycle at 3 GHz, memory shared by the
+    ranks.
 
     `nbg plan --calibrate FILE --device cpu` measures it.
     """

@@ -1,8 +1,8 @@
-"""What a training takes by formulas alone, in no time: for the first lines of a run. `nbg plan` simulates.
+"""Instant estimates of a training run by formulas, for the summary at its start; `nbg plan` simulates instead.
 
-Activations are counted per position and block, as autograd keeps them for a block of hidden size D, query width Q, key and value
-width K and inner width F: ``5 D + 2 Q + 2 K + 4 F`` numbers without checkpointing, half of the blocks' products with selective
-checkpointing, and D with full checkpointing, beside one block that is computed again.
+Activations are counted per position and block, as autograd keeps them for a block of hidden size D, query width Q, key and
+value width K and inner width F: ``5 D + 2 Q + 2 K + 4 F`` numbers without checkpointing, half of the blocks' products with
+selective checkpointing, and D with full checkpointing, plus one recomputed block.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SELECTIVE = 0.55  # of what is kept without checkpointing
 
 
 def estimated_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster, device_type: str) -> Memory:
-    """The peak of a step, within a quarter of what is simulated.
+    """Estimated peak memory of a step, within a quarter of the simulated value.
 
     Raises:
         ValueError: the ranks do not divide the step or the copies.
@@ -54,7 +54,7 @@ def estimated_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster,
 
 
 def _kept(shape: LanguageModelConfig, parallel: ParallelConfig) -> float:
-    """Numbers of a position that the backward needs, of all blocks."""
+    """Numbers per position that the backward needs, over all blocks."""
     queries, keys = (heads * shape.head_dim for heads in (shape.num_attention_heads, shape.num_key_value_heads))
     one = 5 * shape.hidden_size + 2 * queries + 2 * keys + 4 * shape.intermediate_size
     if parallel.context > 1:  # what is exchanged around attention, and the keys and values that are repeated for it

@@ -1,9 +1,10 @@
-"""Peak memory of a training step on one of any number of ranks, from the real model, without memory or devices.
+"""Peak memory of a training step on one of any number of ranks, from the real model, without allocating memory or using
+devices.
 
-`simulate` runs a step of fake tensors. All of it is linear in the number of layers (the same moment is the peak), so two small
-numbers of layers are simulated, and a straight line is drawn through them.
+`simulate` runs a step with fake tensors. The result is linear in the number of layers (the peak is at the same moment), so
+two small numbers of layers are simulated and extrapolated.
 
-Not counted: what a device keeps for itself (`Device.reserved`), and what compilation saves.
+Not counted: memory that the device reserves (`Device.reserved`), and savings by compilation.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ _KINDS = {  # of FSDPMemTracker, as they are told
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """GiB of a rank at the peak of a step, by kind.
+    """Memory of a rank at the peak of a step in GiB, by kind.
 
     Attributes:
         states: shards of parameters, gradients and optimizer.
-        gathered: weights of the units that are whole at the peak.
-        gradients: that are not yet reduced.
-        activations: kept for the backward, and temporaries: chunks of the head, what a block recomputes.
+        gathered: unsharded weights of the units gathered at the peak.
+        gradients: gradients that are not yet reduced.
+        activations: activations saved for the backward, and temporaries: chunks of the head, recomputation in a block.
         other: a batch; shards of a teacher, reference or average.
     """
 
@@ -53,7 +54,7 @@ class Memory:
 
 
 def peak_memory(workload: Workload, phase: TrainingPhase, cluster: Cluster, device_type: str = "cuda") -> Memory:
-    """The peak of a step of a phase; the process must have no process group (one is made, and ended).
+    """Peak memory of a step of a phase; the process must have no process group (one is created, and destroyed).
 
     Raises:
         ValueError: the ranks do not divide the step or the copies.
@@ -102,12 +103,13 @@ def _with_layers(workload: Workload, layers: int) -> Workload:
 
 
 def rollout_memory(workload: Workload, states: float, cluster: Cluster) -> Memory:
-    """What an engine on the live weights holds while it draws (`NativeEngine`): whole weights, and keys and values of its rows.
+    """Memory of an engine on the live weights during sampling (`NativeEngine`): unsharded weights, and the KV cache of its
+    rows.
 
     Args:
-        workload: what is trained.
+        workload: the workload.
         states: GiB of a rank's shards at the update's peak.
-        cluster: on how many ranks.
+        cluster: the ranks.
     """
     if not workload.cache_positions:
         return Memory(0.0, 0.0, 0.0, 0.0, 0.0)

@@ -19,14 +19,14 @@ _CACHED_IDS = 64  # of a token, as `nbg build-cache` lists by default
 
 
 def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = None) -> Workload:
-    """What a config trains.
+    """The workload of a config.
 
     Args:
-        config: of `nbg fit`, with all defaults, as plain mappings; nothing of it is built, and no data are read.
-        core: shape of the model, where the config takes it from weights that are not there.
+        config: config of `nbg fit` with all defaults, as plain mappings; nothing is built from it, and no data is read.
+        core: model config, if the config takes it from weights that do not exist.
 
     Raises:
-        ValueError: the model's shape cannot be known, or the data's windows.
+        ValueError: the model config, or the windows of the data, cannot be determined.
     """
     task = task_of(import_object(config["model"]["class_path"]))
     model, data = config["model"]["init_args"], (config.get("data") or {}).get("init_args") or {}
@@ -58,9 +58,9 @@ def _own_reference(model: Mapping[str, Any]) -> bool:
 def _of_teacher(
     task: Task, model: Mapping[str, Any], data: Mapping[str, Any], core: LanguageModelConfig | None
 ) -> dict[str, Any]:
-    """The frozen models beside the trained one, or what a cache has in their place; a served teacher takes nothing here.
+    """The frozen models besides the trained one, or the cache that replaces them; a served teacher takes no memory here.
 
-    A teacher whose weights are not there yet is taken to have the shape of ``core``.
+    A teacher whose weights do not exist yet is assumed to have the config ``core``.
     """
     fields: dict[str, Any] = {}
     cached = bool(data.get("cache") or model.get("cache"))
@@ -80,7 +80,7 @@ def _of_teacher(
 
 @runtime_checkable
 class SaysItsData(Protocol):
-    """A class of modules that declares what it trains on, as `LanguageModule` does."""
+    """A module class that declares the kind of its data, as `LanguageModule` does."""
 
     trains_on: DataKind | None
     gives_scores: bool
@@ -90,7 +90,7 @@ _TASKS: dict[str | None, Task] = {"conversations": "SFT", "pairs": "DPD", "quest
 
 
 def task_of(module: Any) -> Task:
-    """The task of a module's class, by the kind of its data (`LanguageModule.trains_on`); of another's, pretraining.
+    """The task of a module's class, by the kind of its data (`LanguageModule.trains_on`); pretraining for other classes.
 
     A reward model is planned as SFT: there is no second model, and its head takes less than is planned for it.
     """
@@ -159,7 +159,9 @@ def _of_rollouts(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str,
 
 
 def _answers_phase(data: Mapping[str, Any], fields: Mapping[str, Any], context: int) -> TrainingPhase:
-    """Every answer as long as it may be: the longest that a step can become; rows are filled up to parts of one length."""
+    """The phase in which every answer has its maximum length, the longest possible step; rows are filled up to parts of one
+    length.
+    """
     longest = int(data.get("max_prompt_tokens") or 0) + fields["answer"]
     longest += -longest % context
     return TrainingPhase("full answers", longest, fields["answers_per_step"] * longest, data.get("steps"), longest)

@@ -1,4 +1,4 @@
-"""A workload on a cluster: what it takes, whether it fits, and what to change where it does not."""
+"""Resource plan of a workload on a cluster: what it takes, whether it fits, and what to change if it does not."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class PhasePlan:
     """A phase on a cluster.
 
     Attributes:
-        phase: which.
-        forwards: micro-batches of a rank in a step.
-        rows: windows of each.
-        memory: of a rank at the peak.
-        time: of a step.
+        phase: the phase.
+        forwards: micro-batches per rank and step.
+        rows: windows per micro-batch.
+        memory: memory of a rank at the peak.
+        time: time of a step.
     """
 
     phase: TrainingPhase
@@ -31,7 +31,7 @@ class PhasePlan:
 
     @property
     def hours(self) -> float | None:
-        """Of the whole phase; None where its steps are not known."""
+        """Duration of the whole phase; None if its number of steps is unknown."""
         return None if self.phase.steps is None else self.phase.steps * self.time.total / 3600
 
 
@@ -40,7 +40,7 @@ class Remedy:
     """A setting that takes less memory.
 
     Attributes:
-        setting: to type.
+        setting: the setting, as typed.
         total: GiB with it.
     """
 
@@ -50,15 +50,15 @@ class Remedy:
 
 @dataclass(frozen=True)
 class ResourcePlan:
-    """A workload on a cluster of a device.
+    """The plan of a workload on a cluster of devices.
 
     Attributes:
-        workload: what is trained.
-        cluster: on how many ranks.
-        device: of each.
-        phases: in order.
-        room: GiB that a training may fill, beside what the device keeps for itself and what an engine takes.
-        changes: where it does not fit: settings that take less, those that fit first.
+        workload: the workload.
+        cluster: the ranks.
+        device: the device of each rank.
+        phases: the phases, in order.
+        room: GiB available to training, after the device's reserve and the engine's share.
+        changes: if it does not fit, settings that take less memory, those that fit first.
     """
 
     workload: Workload
@@ -75,7 +75,7 @@ class ResourcePlan:
 
 
 def plan_resources(workload: Workload, cluster: Cluster, device: Device) -> ResourcePlan:
-    """Simulate memory, predict time, and look for a remedy where something does not fit.
+    """Simulate memory, predict time, and search for a remedy if something does not fit.
 
     Raises:
         ValueError: ranks that do not divide a step.
@@ -98,13 +98,13 @@ def plan_resources(workload: Workload, cluster: Cluster, device: Device) -> Reso
 
 
 def room_of(workload: Workload, cluster: Cluster, device: Device) -> float:
-    """GiB that a rank's training may fill; the ranks of a node share the memory of a ``cpu``."""
+    """GiB available to a rank's training; the ranks of a node share the memory of a ``cpu``."""
     sharing = min(cluster.ranks, cluster.in_node) if device.kind == "cpu" else 1
     return device.memory / sharing * (1 - workload.engine_share) - device.reserved
 
 
 def _remedies(workload: Workload, plan: PhasePlan, cluster: Cluster) -> Iterator[tuple[str, Workload, Cluster]]:
-    """One setting changed at a time."""
+    """Alternatives with a single setting changed."""
     parallel = workload.parallel
     if plan.rows > 1:
         smaller = replace(workload, micro_batch_tokens=plan.phase.window)

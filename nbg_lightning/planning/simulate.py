@@ -1,8 +1,9 @@
-"""A training step of the real model on one of any number of ranks, without memory or devices, and what it holds at its peak.
+"""Simulation of a training step of the real model on one of any number of ranks, without memory or devices, and its peak
+memory.
 
-The model is built and wrapped as for training, in a fake process group and of fake tensors, and runs a step with the heads of its
-task under `torch.distributed._tools.fsdp2_mem_tracker.FSDPMemTracker`. The optimizer's states are there from the beginning, as
-from the second step of a run on. Of loops over chunks two are run: the others take the same memory again.
+The model is built and wrapped as for training, in a fake process group and of fake tensors, and runs a step with the heads
+of its task under `torch.distributed._tools.fsdp2_mem_tracker.FSDPMemTracker`. Optimizer states exist from the start, as
+from the second step of a run on. Loops over chunks run only twice, since further iterations take the same memory.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ Head = Callable[[Tensor, Tensor], Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class SimulatedStep:
-    """What of a step its memory depends on.
+    """The properties of a step that determine its memory.
 
     Attributes:
         window: positions of a row.
-        rows: of a micro-batch; with ``parallel.context`` a rank has its columns of each.
+        rows: rows per micro-batch; with ``parallel.context`` a rank has its columns of each.
         forwards: micro-batches; two stand for more.
-        ranks: one a device.
-        copies: of the sharded model.
-        device_type: ``cuda`` or ``cpu``, by which the heads cut their chunks.
+        ranks: number of ranks, one per device.
+        copies: copies of the sharded model.
+        device_type: ``cuda`` or ``cpu``, which determines the chunk size of the heads.
     """
 
     window: int
@@ -59,7 +60,7 @@ class SimulatedStep:
 
 @contextmanager
 def fake_group(ranks: int) -> Iterator[None]:
-    """Be rank 0 of so many ranks that are not there.
+    """Act as rank 0 of a fake process group.
 
     Raises:
         RuntimeError: the process has a process group.

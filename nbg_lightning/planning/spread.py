@@ -1,4 +1,4 @@
-"""On how many of some ranks a training can go on: its windows bound them."""
+"""The number of ranks that a workload can use, which its windows limit."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from nbg_lightning.planning.workload import Workload, micro_batches
 
 
 def spread(workload: Workload, ranks: int, in_node: int) -> tuple[Workload, int]:
-    """The training on the most ranks that can share its steps, with the least ``parallel.context`` for that.
+    """Spread a workload over the most ranks that can share its steps, with the smallest ``parallel.context`` for that.
 
-    Halves of the ranks are tried, down to a node: what is less is refused by `micro_batches`.
+    The number of ranks is halved repeatedly, down to one node; `micro_batches` raises if even that fails.
 
     Args:
-        workload: what is trained.
-        ranks: that there are.
-        in_node: ranks of a node, over which at most a context group is spread: it exchanges in every layer.
+        workload: the workload.
+        ranks: number of available ranks.
+        in_node: ranks per node, the maximum size of a context group, since it communicates in every layer.
 
     Returns:
-        The training, with that context, and its ranks.
+        The workload with that context size, and its number of ranks.
 
     Raises:
         ValueError: not even a node's ranks divide its steps.

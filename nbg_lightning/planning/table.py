@@ -31,7 +31,7 @@ def print_resources(plan: ResourcePlan, title: str, console: Console | None = No
 
 
 def lines(plan: ResourcePlan, title: str) -> Iterator[str]:
-    """What is planned, on what."""
+    """The header: the workload and the cluster."""
     workload, cluster = plan.workload, plan.cluster
     parallel = workload.parallel
     copies = cluster.copies(parallel)
@@ -90,7 +90,7 @@ def _cells(phase: PhasePlan, plan: ResourcePlan) -> list[str]:
 
 
 def verdict(plan: ResourcePlan) -> Iterator[str]:
-    """What the largest phase consists of, whether it fits, and what would."""
+    """The memory of the largest phase by kind, whether it fits, and what would."""
     largest = max(plan.phases, key=lambda phase: phase.memory.total)
     parts = ", ".join(f"{name} {size:.1f}" for name, size in dataclasses.asdict(largest.memory).items())
     yield f"memory of {largest.phase.name}: {parts} GiB"

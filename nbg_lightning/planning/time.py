@@ -1,4 +1,4 @@
-"""Seconds of a training step, from counted operations and bytes against what a device can do."""
+"""Prediction of a training step's duration, from counted operations and bytes and the device's specifications."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _BYTES = {"bfloat16": 2, "float32": 4}
 
 @dataclasses.dataclass(frozen=True)
 class StepTime:
-    """Seconds of a step on a rank.
+    """Predicted duration of a step on a rank, in seconds.
 
     Attributes:
-        compute: forward, backward and recomputation, with the exchanges of a context group, for which attention waits.
-        communication: gathers and reductions; beside the products as far as those last, on a ``cpu`` after them.
-        optimizer: reading and writing the states.
-        rollouts: drawing the answers, at full length.
+        compute: forward, backward and recomputation, including the exchanges of a context group, for which attention waits.
+        communication: gathers and reductions, overlapped with compute, except on a ``cpu``.
+        optimizer: reading and writing the optimizer states.
+        rollouts: sampling the answers, at full length.
         communicated: 10^9 bytes that a rank receives.
-        hidden: whether communication goes on beside the products.
+        hidden: whether communication overlaps with compute.
     """
 
     compute: float
@@ -37,7 +37,7 @@ class StepTime:
 
     @property
     def total(self) -> float:
-        """Of the step: what is communicated hides behind what is computed, where a device can do both."""
+        """Duration of the step: communication is hidden behind compute if the device can overlap them."""
         both = max(self.compute, self.communication) if self.hidden else self.compute + self.communication
         return both + self.optimizer + self.rollouts
 
@@ -45,11 +45,11 @@ class StepTime:
 def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device: Device) -> StepTime:
     """Predict a step.
 
-    Compute is `flops` over the products that a step reaches (`Device.efficiency`); on a device whose rates were measured, the
-    blocks' and the heads' operations over the rates of each. Under FSDP2 a rank gathers the weights of
-    every unit once forward and once backward in each micro-batch, and reduces float32 gradients once a step (or in each
-    micro-batch); with copies of the model, gathers stay in a copy and shards of gradients are added up over the copies. A
-    context group exchanges heads for tokens around attention (`core.head_exchange`).
+    Compute time is `flops` divided by the achieved products (`Device.efficiency`), or, with measured rates, the operations
+    of blocks and heads divided by their rates. Under FSDP2 a rank gathers the weights of every unit once forward and once
+    backward in each micro-batch, and reduces float32 gradients once a step (or in each micro-batch); with copies of the
+    model, gathers stay within a copy and gradient shards are all-reduced over the copies. A context group exchanges heads
+    for tokens around attention (`core.head_exchange`).
     """
     count, _ = micro_batches(workload, phase, cluster.ranks)
     copies = cluster.copies(workload.parallel)

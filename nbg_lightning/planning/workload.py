@@ -1,4 +1,4 @@
-"""What a config asks of the machines: a model, how it is spread, and steps of so many tokens."""
+"""A workload: a model, its parallelism, and steps with a number of tokens."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Algorithm = Literal["adamw", "muon"]
 
 @dataclass(frozen=True)
 class TrainingPhase:
-    """Steps of one window.
+    """Steps with one window length.
 
     Attributes:
-        name: of the stage, for the table.
+        name: name of the stage, for the table.
         window: positions of a row.
         tokens_per_step: positions of an optimizer step over all ranks.
-        steps: how many; None where the data decide.
-        attended: length of a document, weighted by its tokens; at most the window.
+        steps: number of steps; None if it depends on the data.
+        attended: mean document length, weighted by tokens; at most the window.
     """
 
     name: str
@@ -37,12 +37,12 @@ class TrainingPhase:
 
 @dataclass(frozen=True)
 class Trained:
-    """What of a model is trained, and how.
+    """Which part of a model is trained, and how.
 
     Attributes:
-        lora: the adapter that is trained in place of the model; None where all weights are.
-        algorithm: of the optimizer.
-        averaged: an average of the weights is kept.
+        lora: the adapter that is trained instead of the model; None if all weights are.
+        algorithm: algorithm of the optimizer.
+        averaged: whether an average of the weights is kept.
     """
 
     lora: LoRAConfig | None = None
@@ -52,24 +52,25 @@ class Trained:
 
 @dataclass(frozen=True)
 class Workload:
-    """A training, before it is spread over ranks.
+    """A training run, before it is distributed over ranks.
 
     Attributes:
-        task: what is trained.
-        shape: of the model.
-        parallel: how it is spread, and computed.
-        micro_batch_tokens: positions of a forward on a rank.
-        phases: in order.
-        teacher: shape of a live teacher, where there is one.
-        reference: a frozen policy of the model's shape stands beside it; ``own``: it is the model with its adapter off.
-        cached_ids: ids of a token that a teacher's cache lists; 0 without one.
-        trained: all weights or an adapter, by which optimizer, with an average or without.
-        predicted: share of the positions whose logits are made; 1 where data decide.
-        engine_share: of the device's memory, which an engine on the trainer's devices takes.
-        answer: tokens of an answer at most; 0 where none are drawn.
-        answers_per_step: answers that are drawn for a step.
-        cache_positions: of the key-value cache of an engine on the live weights; 0 where another engine draws.
-        cache_rows: answers that it draws at once, at most.
+        task: kind of training.
+        shape: model config.
+        parallel: parallelism and compute settings.
+        micro_batch_tokens: positions of a forward pass on a rank.
+        phases: phases, in order.
+        teacher: config of a live teacher, if there is one.
+        reference: whether there is a frozen policy with the same config; ``own``: it is the model with its adapter
+            disabled.
+        cached_ids: ids per token in a teacher's cache; 0 without one.
+        trained: all weights or an adapter, the optimizer, and whether an average is kept.
+        predicted: share of the positions whose logits are computed; 1 if it depends on the data.
+        engine_share: share of the device's memory for an engine on the trainer's devices.
+        answer: maximum tokens of an answer; 0 if none are sampled.
+        answers_per_step: answers sampled per step.
+        cache_positions: positions of the KV cache of an engine on the live weights; 0 if another engine is used.
+        cache_rows: maximum number of answers that it samples concurrently.
     """
 
     task: Task
@@ -119,11 +120,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Ranks, one a device.
+    """Ranks, one per device.
 
     Attributes:
-        ranks: in all.
-        in_node: of a node.
+        ranks: total number of ranks.
+        in_node: ranks per node.
     """
 
     ranks: int
@@ -147,7 +148,7 @@ class Cluster:
 
 
 def micro_batches(workload: Workload, phase: TrainingPhase, ranks: int) -> tuple[int, int]:
-    """How the share of a step of a rank, or of a context group, is cut: forwards, and rows of each.
+    """How the share of a step of a rank, or of a context group, is divided: the number of forward passes, and rows of each.
 
     Raises:
         ValueError: the ranks do not divide the windows of a step, or a context group the ranks, the heads or the window.

@@ -1,4 +1,4 @@
-"""All stages of the recipe as steps with inputs and outputs, on one command; names load on first use."""
+"""Recipes: all stages as steps with inputs and outputs, run by one command. Names load on first use."""
 
 from typing import TYPE_CHECKING
 

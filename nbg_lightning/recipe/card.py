@@ -1,4 +1,4 @@
-"""A model card, written from what a run has left: how it was trained, on what, and what benchmarks say."""
+"""A model card, generated from the files of a run: training settings, data, and benchmark results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nbg_lightning.evaluation.results import SuiteResult
 
 CONFIG = "config.yaml"
-LAST = ("train/loss", "val/loss", "reward/mean", "train/accuracy")  # metrics whose last value is told
+LAST = ("train/loss", "val/loss", "reward/mean", "train/accuracy")  # metrics whose last value is reported
 MODULES = {
     "PretrainModule": "pretraining",
     "SFTModule": "supervised fine-tuning",
@@ -32,12 +32,12 @@ MODULES = {
 
 @dataclass
 class RunFacts:
-    """What a run's folder says of it.
+    """Contents of a run's folder.
 
     Attributes:
         config: its configuration; empty without one.
         last: last values of its metrics, by name.
-        notes: what could not be read.
+        notes: files that could not be read.
     """
 
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class RunFacts:
 
 
 def read_run(checkpoint: PathOrUrl) -> RunFacts:
-    """The facts of the run that a checkpoint is from (``RUN/checkpoints/step-XXXXXXXX``); not of one behind a URL."""
+    """The facts of a checkpoint's run (``RUN/checkpoints/step-XXXXXXXX``); empty for one behind a URL."""
     facts = RunFacts()
     if isinstance(checkpoint, UrlPath):
         facts.notes.append(f"its run wrote its config and metrics elsewhere than {checkpoint}")
@@ -64,9 +64,9 @@ def read_run(checkpoint: PathOrUrl) -> RunFacts:
 
 
 def run_results(checkpoint: PathOrUrl) -> list[SuiteResult]:
-    """The newest result of each suite that the run of a checkpoint has; one that cannot be read is left out, and said.
+    """The newest result of each suite in a checkpoint's run; unreadable ones are skipped with a warning.
 
-    A run whose checkpoints lie behind a URL has its results elsewhere: none are found.
+    A run whose checkpoints are behind a URL has its results elsewhere: none are found.
     """
     if isinstance(checkpoint, UrlPath):
         return []
@@ -91,14 +91,14 @@ def model_card(
 ) -> str:
     """The card as Markdown with the hub's front matter.
 
-    Paths of this machine are not told: of a source, its kind and the last part of where it is from.
+    It contains no paths of this machine: of a source, only its kind and the last part of its location.
 
     Args:
-        title: of the model.
-        model: names and values of its shape.
+        title: title of the model.
+        model: names and values of its model config.
         run: see `read_run`.
         suites: benchmark results.
-        template: the chat format in words, or None.
+        template: description of the chat format, or None.
     """
     parts = [
         _front_matter(title, suites),

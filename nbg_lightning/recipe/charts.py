@@ -1,4 +1,4 @@
-"""Pictures of a recipe's report: curves of a step, pass rates of its questions, benchmarks over the stages."""
+"""Charts of a recipe's report: training curves of a step, pass rates of its questions, benchmarks over the stages."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SMOOTHED_SHARE = 20  # the half-life of the mean is this part of the curve
 
 @dataclass(frozen=True)
 class Chart:
-    """Curves of a run that belong in one picture.
+    """A chart of several curves of a run.
 
     Attributes:
-        title: above it.
-        tags: that are drawn; one that ends in / stands for all that begin so.
-        suffix: what they end in.
-        stacked: shares of a whole, drawn as areas with steps.
-        noisy: drawn as its running mean, with the curve itself behind it.
+        title: title of the chart.
+        tags: tags of the curves; one that ends in / is a prefix.
+        suffix: suffix of the tags.
+        stacked: shares of a whole, drawn as stacked areas with steps.
+        noisy: drawn as a running mean, with the curve itself in the background.
     """
 
     title: str
@@ -63,7 +63,7 @@ CHARTS = [
 
 
 def charted(curves: Mapping[str, Curve]) -> Iterable[tuple[Chart, dict[str, Curve]]]:
-    """Every chart that the curves of a step have something for, with its curves."""
+    """Every chart for which a step has curves, with these curves."""
     for chart in CHARTS:
         chosen = {tag: curve for tag, curve in curves.items() if chart.has(tag) and len(curve.steps) > 1}
         if chosen:
@@ -111,9 +111,9 @@ def _label(tag: str, common: str) -> str:
 
 
 def smoothed(values: Sequence[float]) -> Sequence[float]:
-    """The running mean of a long curve, by weights that halve over a twentieth of it; a short one as it is.
+    """The running mean of a long curve, with weights that halve over a twentieth of it; a short one unchanged.
 
-    Sums of weights correct the beginning, so a constant stays what it is.
+    Weights are normalized by their sum (bias correction), so a constant stays constant.
     """
     if len(values) < SMOOTHED_FROM:
         return values
@@ -158,14 +158,14 @@ def histogram_image(bins: Sequence[tuple[str, int]]) -> str:
 
 @dataclass(frozen=True)
 class Measured:
-    """A benchmark's number after a stage, or of a reference.
+    """A benchmark result after a stage, or of a reference.
 
     Attributes:
-        name: of the stage.
-        value: NaN without a number.
-        low: end of its interval.
-        high: the other.
-        reference: of a model that is no stage.
+        name: name of the stage.
+        value: NaN without a result.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        reference: whether it belongs to a model that is not a stage.
     """
 
     name: str
@@ -177,7 +177,7 @@ class Measured:
 
 @literal_text
 def benchmark_image(name: str, metric: str, measured: Sequence[Measured]) -> str:
-    """A benchmark over the stages with intervals; references are dashed lines, apart from the stages."""
+    """A benchmark over the stages with intervals; references are separate dashed lines."""
     axes = _axes(f"{printable(name)}: {printable(metric)}")
     stages = [each for each in measured if not each.reference and not math.isnan(each.value)]
     places = range(len(stages))

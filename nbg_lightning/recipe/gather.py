@@ -1,4 +1,4 @@
-"""What the steps of a recipe left behind, read for its report."""
+"""Collects the outputs of a recipe's steps for its report."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Curve:
 
 @dataclass
 class StepReport:
-    """A step and what it left.
+    """A step and its outputs.
 
     Attributes:
-        step: of the recipe.
-        state: what running it now would mean.
-        command: as one would type it.
-        seconds: of work; None if it was not run.
-        parts: how often it was begun.
+        step: step of the recipe.
+        state: what running it now would do.
+        command: its shell command.
+        seconds: working time; None if it was not run.
+        parts: number of times it was started.
         curves: scalars of its run, by name.
         suite: the result of its benchmark suite, or None.
         pass_rates: label and count of each bin of the pass rates that it measured.
-        rollouts: groups of answers that its policy gave, one of the first and one of the last step that was kept.
+        rollouts: groups of its policy's answers, one from the first and one from the last recorded step.
     """
 
     step: Step
@@ -54,7 +54,7 @@ class StepReport:
 
 
 def gather(recipe: Recipe) -> list[StepReport]:
-    """Every step of a recipe, done or not."""
+    """The reports of all steps of a recipe, done or not."""
     reports = []
     for name, step in recipe.steps.items():
         folder = recipe.step_folder(name)
@@ -76,9 +76,9 @@ def stages_first(reports: Sequence[StepReport]) -> list[StepReport]:
 
 
 def read_curves(folder: Path) -> dict[str, Curve]:
-    """All scalars below a folder, by name; of a step that was logged twice (a resume), the later value.
+    """All scalars below a folder, by name; if a step was logged twice (a resume), the later value.
 
-    They are those of the runs' own records, and of TensorBoard's logs where a run of an earlier version has no record.
+    They come from the runs' own records, or from TensorBoard logs for runs of earlier versions without a record.
     """
     found: dict[str, dict[int, float]] = {}
     records = sorted(folder.rglob(RECORD), key=lambda file: file.stat().st_mtime)
@@ -121,7 +121,7 @@ def read_suite(folder: Path) -> SuiteResult | None:
 def read_rollouts(folder: Path) -> list[ShownRecord]:
     """The first group of the first and of the last step in the newest file of rollouts below a folder (`SampleTable`).
 
-    Lines that are no groups of answers are left out; none without a file.
+    Invalid lines are skipped; empty without a file.
     """
     files = sorted(folder.rglob(ROLLOUTS), key=lambda path: path.stat().st_mtime)
     first: dict[str, Any] | None = None

@@ -1,8 +1,8 @@
-"""A recipe: steps with inputs and outputs, each an `nbg` command, and the identity of what each would make.
+"""A recipe: steps with inputs and outputs, each an `nbg` command, and the identity of their results.
 
-Not a workflow engine (Snakemake, DVC): those know steps by files and times. A step here is known by what decides its
-result: merged configs, inputs and the identities of steps before it. A changed learning rate makes again what follows
-and no more.
+Not a general workflow engine (Snakemake, DVC), which identify steps by files and times. Here a step is identified by
+everything that determines its result: merged configs, inputs and the identities of earlier steps. A changed learning rate
+reruns this step and those that depend on it, and nothing else.
 
 Example::
 
@@ -48,20 +48,21 @@ class Step:
     """One command of a recipe.
 
     Attributes:
-        name: also of its folder.
-        command: of `nbg`.
+        name: name of the step and of its folder.
+        command: `nbg` command.
         config: YAML files, merged from left to right.
         changes: one more config, merged last; it is written into the step's folder.
-        arguments: what stands after the command's name, where it takes such (``nbg export CHECKPOINT FOLDER``).
-        set: options, as on the command line, with or without their dashes, that go over all configs. Their values, like
-            those of changes and arguments, may hold ``${step.output}`` (what an earlier step made) and ``${folder}`` (this
-            step's own).
-        outputs: name to path of what later steps use, relative to the step's folder. Every step has ``folder``; a ``fit``
-            has ``checkpoint``, its last one.
-        about: what the step is for, in the report.
-        measures: the step whose weights a benchmark is of: a column of the report's table.
-        reference: the benchmark is of no stage (a teacher, a baseline): its column stands apart, compared with none.
-        nodes: on which it is launched, where those are not the recipe's.
+        arguments: positional arguments of commands that take them (``nbg export CHECKPOINT FOLDER``).
+        set: options, as on the command line, with or without leading dashes, that override all configs. Their values, like
+            those of changes and arguments, may contain ``${step.output}`` (an output of an earlier step) and ``${folder}``
+            (this step's own).
+        outputs: name to path of files that later steps use, relative to the step's folder. Every step has ``folder``; a
+            ``fit`` has ``checkpoint``, its last one.
+        about: purpose of the step, for the report.
+        measures: for a benchmark, the step whose weights it evaluates: a column of the report's table.
+        reference: the benchmark does not belong to a stage (a teacher, a baseline): its column is separate, and not
+            compared.
+        nodes: number of nodes to launch it on, if other than the recipe's.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Step:
 
     @property
     def references(self) -> list[tuple[str, str]]:
-        """(step, output) of everything that it takes from others, in the order of its options."""
+        """(step, output) of everything that it uses from other steps, in the order of its options."""
         text = json.dumps([self.arguments, self.set, self.changes])
         return [(name, output) for name, output in _REFERENCE.findall(text) if output]
 
@@ -88,13 +89,14 @@ class Recipe:
     """Steps in the order in which they run.
 
     Attributes:
-        name: in the report.
-        folder: where steps have theirs.
-        steps: by name.
-        launch: what starts the commands that use many GPUs (`LAUNCHED`) instead of this Python, such as ``torchrun
-            --nproc-per-node 8 -m nbg_lightning.cli``; ``$NAME`` is taken from the environment.
-        nodes: what ``$NODES`` in ``launch`` stands for, where a step does not say otherwise.
-        about: what it is, in the report.
+        name: name in the report.
+        folder: parent folder of the steps' folders.
+        steps: steps by name.
+        launch: launcher of the commands that use many GPUs (`LAUNCHED`), such as
+            ``torchrun --nproc-per-node 8 -m nbg_lightning.cli``; without one, this Python runs them. ``$NAME`` is taken
+            from the environment.
+        nodes: value of ``$NODES`` in ``launch``, unless a step sets its own.
+        about: description for the report.
     """
 
     name: str
@@ -106,11 +108,11 @@ class Recipe:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:
-        """Read a recipe and check it whole.
+        """Load and validate a recipe.
 
         Raises:
-            FileNotFoundError: the file, or a config of a step, is not there.
-            ValueError: it is malformed, or a step takes what no earlier step makes.
+            FileNotFoundError: the file, or a config of a step, does not exist.
+            ValueError: it is malformed, or a step uses an output that no earlier step has.
         """
         content = read_yaml(path)
         path = Path(path)
@@ -155,12 +157,12 @@ class Recipe:
             earlier.append(step.name)
 
     def outputs(self, name: str) -> list[str]:
-        """What later steps may take from a step."""
+        """The outputs of a step that later steps may use."""
         step = self.steps[name]
         return ["folder", *(["checkpoint"] if step.command == "fit" else []), *step.outputs]
 
     def launcher(self, name: str, environment: Mapping[str, str]) -> list[str]:
-        """The words that start a step on its ranks, variables without a value left in; empty where this Python runs it."""
+        """The launcher's words for a step, keeping undefined variables; empty if this Python runs it."""
         step = self.steps[name]
         if not self.launch or step.command not in LAUNCHED:
             return []
@@ -169,7 +171,7 @@ class Recipe:
         return shlex.split(Template(self.launch).safe_substitute(values))
 
     def check_launcher(self, name: str, environment: Mapping[str, str]) -> None:
-        """Refuse a step whose launch cannot be written out.
+        """Raise if a step's launcher cannot be expanded.
 
         Raises:
             ValueError: a variable has no value.
@@ -182,13 +184,13 @@ class Recipe:
             )
 
     def step_folder(self, name: str) -> Path:
-        """Where a step writes."""
+        """The output folder of a step."""
         return Path(self.folder) / name
 
     def find(self, name: str, output: str) -> Path:
-        """Where an output of a step is, or will be.
+        """The path of an output of a step, existing or not.
 
-        The last checkpoint of a ``fit`` that has not run is told by a name of its own, for ``--dry-run``.
+        The last checkpoint of a ``fit`` that has not run gets a placeholder name, for ``--dry-run``.
         """
         folder = self.step_folder(name)
         if output == "folder":
@@ -200,16 +202,16 @@ class Recipe:
         return folder / self.steps[name].outputs[output]
 
     def changes(self, name: str) -> str | None:
-        """The step's own config as YAML, references replaced by paths; None if it has none."""
+        """The step's own config as YAML, with references replaced by paths; None if it has none."""
         changes = self._resolved(self.steps[name].changes, name)
         return yaml.safe_dump(changes, sort_keys=False) if changes else None
 
     def arguments(self, name: str, folder: Path | None = None) -> list[str]:
-        """What stands after ``nbg``: the command, its configs and options, references replaced by paths.
+        """The arguments of ``nbg``: the command, its configs and options, with references replaced by paths.
 
         Args:
-            name: of the step.
-            folder: where its changes are written; the step's own by default.
+            name: name of the step.
+            folder: where its changes are written; the step's own folder by default.
         """
         step = self.steps[name]
         arguments = [step.command, *(str(self._resolved(argument, name)) for argument in step.arguments)]
@@ -247,10 +249,11 @@ class Recipe:
     # -- identity ------------------------------------------------------------------------------------------------------
 
     def key(self, name: str) -> str:
-        """Hex digest of all that decides what a step makes: command, options, configs, files they name, earlier steps.
+        """Hex digest of everything that determines a step's result: command, options, configs, files they name, earlier
+        steps.
 
-        Two recipes that share a step share its key: it does not depend on the folder. What steps make is known by their keys:
-        a config may name its own step's output, which is there only afterwards.
+        Two recipes that share a step share its key, which does not depend on the folder. Outputs of steps are identified by
+        the steps' keys, since a config may name an output that does not exist yet.
         """
         return self._key(name, {})
 

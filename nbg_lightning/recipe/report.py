@@ -1,4 +1,4 @@
-"""The report of a recipe: one HTML file that opens offline, with pictures, the benchmark table and what was run."""
+"""The report of a recipe: one self-contained HTML file with charts, the benchmark table and the commands that were run."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def write_report(recipe: Recipe, reports: Sequence[StepReport]) -> Path:
     """Write ``report.html`` into the recipe's folder.
 
     Args:
-        recipe: which was run.
-        reports: what its steps have left so far (see `gather`).
+        recipe: the recipe.
+        reports: outputs of its steps so far (see `gather`).
 
     Returns:
         The file.
@@ -230,7 +230,7 @@ def _answer(step: Step, record: dict[str, Any] | None) -> Iterable[str]:
 
 
 def _rollouts(reports: Sequence[StepReport]) -> Iterable[str]:
-    """Answers and episodes of the stages that draw their own, with the tokens that were trained marked."""
+    """Answers and episodes of the stages that sample their own, with trained tokens marked."""
     shown = [report for report in reports if report.rollouts]
     if not shown:
         return

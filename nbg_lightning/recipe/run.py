@@ -1,4 +1,4 @@
-"""Runs the steps of a recipe: what is done is skipped, what was broken off goes on, what has changed is made anew."""
+"""Runs the steps of a recipe: finished steps are skipped, interrupted ones resumed, and changed ones rerun."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ State = Literal["done", "resume", "run", "redo"]
 
 @dataclass
 class StepRecord:
-    """What stands in the folder of a step about how it was made.
+    """The record in a step's folder of how its contents were produced.
 
     Attributes:
-        key: `Recipe.key` when it was begun.
-        done: it ended well.
-        command: the words that ran.
-        seconds: of work, over all its parts.
-        parts: how often it was begun.
+        key: `Recipe.key` when it was started.
+        done: whether it finished successfully.
+        command: the words of the command.
+        seconds: working time, over all its parts.
+        parts: number of times it was started.
     """
 
     key: str
@@ -52,13 +52,13 @@ class StepRecord:
             raise ValueError(f"{folder / STATE} cannot be read; move {folder} away to run the step again") from None
 
     def write(self, folder: Path) -> None:
-        """Put it there, whole or not at all."""
+        """Write it atomically."""
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / STATE, asdict(self))
 
 
 def state_of(recipe: Recipe, name: str) -> State:
-    """What running a step would mean now."""
+    """What running a step now would do."""
     record = StepRecord.read(recipe.step_folder(name))
     if record is None:
         return "run"
@@ -82,23 +82,23 @@ def command_of(recipe: Recipe, name: str, resume: bool = False) -> list[str]:
 
 
 class StepFailed(RuntimeError):
-    """A step's command ended with an error, which it has told itself."""
+    """A step's command ended with an error, which it has already printed."""
 
 
 def run_recipe(recipe: Recipe, names: Sequence[str]) -> dict[str, State]:
     """Run steps in order.
 
     Args:
-        recipe: whose steps.
-        names: which of them.
+        recipe: the recipe.
+        names: names of the steps to run.
 
     Returns:
-        What each meant when its turn came.
+        The state of each step when its turn came.
 
     Raises:
-        StepFailed: a command failed; what is done stays done, and the same call goes on there.
-        Stopped: a signal ended it; its step has saved its work and ended too, and the same call goes on there.
-        ValueError: a step needs an output that is not there.
+        StepFailed: a command failed; finished steps are kept, and the same call resumes there.
+        Stopped: a signal ended it; its step has saved its work and ended too, and the same call resumes there.
+        ValueError: a step needs an output that does not exist.
     """
     states: dict[str, State] = {}
     for name in recipe.steps:
@@ -122,7 +122,7 @@ def _check_inputs(recipe: Recipe, name: str) -> None:
 
 
 def _set_aside(recipe: Recipe, name: str) -> None:
-    """What was made from other content is kept, under a name that says of which."""
+    """Rename the folder of a changed step, keeping its contents under a name with the old key."""
     folder = recipe.step_folder(name)
     record = StepRecord.read(folder)
     assert record is not None
@@ -164,7 +164,7 @@ def _run_step(recipe: Recipe, name: str, resume: bool, title: str) -> None:
 
 
 def _call(words: list[str], name: str) -> int:
-    """Run a command to its end. Signals go on to it: it saves its work, and ends.
+    """Run a command to its end. Signals are forwarded to it: it saves its work, and ends.
 
     Raises:
         Stopped: a signal ended it.

@@ -1,4 +1,4 @@
-"""What a recipe's benchmarks say after each stage, in a few lines for the terminal."""
+"""A recipe's benchmark results after each stage, in a few lines for the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nbg_lightning.recipe.gather import StepReport, stages_first
 
 
 def summary(reports: Sequence[StepReport]) -> list[str]:
-    """A line for every stage and benchmark: its number and the 95 % interval over items; references after the stages."""
+    """A line per stage and benchmark: its value and the 95 % interval over items; references after the stages."""
     found = []
     for report in stages_first(reports):
         place = f"{'reference' if report.step.reference else 'after'} {report.step.measures or report.step.name}"

@@ -1,4 +1,4 @@
-"""The schedule of a run: one table of stages, what it will do, as a table and as a picture; names load on first use."""
+"""The schedule of a run: the table of stages, its plan in numbers, and its plot. Names load on first use."""
 
 from typing import TYPE_CHECKING
 

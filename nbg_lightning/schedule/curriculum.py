@@ -1,11 +1,10 @@
 """The FG-WSD table: stages of a pretraining run as pure functions of consumed tokens.
 
-FG-WSD (Nanbeige4-3B Technical Report, arXiv 2512.06266) keeps the learning rate of warmup-stable-decay, but
-cuts its constant phase into stages of rising data quality. A `Stage` therefore holds two independent
-settings, a learning-rate rule and a data mixture; neither is ever derived from the other. Vanilla WSD is the
-same table with one mixture.
+FG-WSD (Nanbeige4-3B Technical Report, arXiv 2512.06266) uses the learning rate of warmup-stable-decay, but divides its
+constant phase into stages of increasing data quality. A `Stage` therefore holds two independent settings, a learning-rate
+rule and a data mixture; neither is derived from the other. Vanilla WSD is the same table with one mixture.
 
-Nothing here needs torch, so a curriculum can be checked, printed and drawn before anything is built.
+Nothing here needs torch, so a curriculum can be checked, printed and plotted before anything is built.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def _as_number(value: object) -> Any:
 
 @dataclass(frozen=True)
 class Stage(DataStage):
-    """One row of the table: how many tokens, at which learning rate, from which data.
+    """One stage of the curriculum: its number of tokens, learning rate and data mixture.
 
     Immutable, because a `Curriculum` derives numbers from it; use `dataclasses.replace` for a variant.
 
@@ -39,11 +38,11 @@ class Stage(DataStage):
         name: Name for logs, checkpoints and pictures; unique in a curriculum.
         tokens: Length of the stage in tokens, as `parse_tokens` reads it.
         lr: A constant learning rate, or `[start, end]`, rising or falling.
-        mixture: Source name -> weight. Weights are relative; 0 switches a source off.
-        decay: How the learning rate goes from start to end, with x the share of the stage that is done:
-            linear `start + (end - start) x`; sqrt `start + (end - start) sqrt(x)`, which falling is the
-            1-sqrt decay of Haegele et al., arXiv 2405.18392; cosine `start + (end - start) (1 - cos(pi x)) /
-            2`; exponential `start (end / start)^x`. The paper does not say which one it used.
+        mixture: Source name -> weight. Weights are relative; 0 excludes a source.
+        decay: Shape of the learning rate from start to end, with x the completed share of the stage: linear `start + (end -
+            start) x`; sqrt `start + (end - start) sqrt(x)`, which, if decreasing, is the 1-sqrt decay of Haegele et al.,
+            arXiv 2405.18392; cosine `start + (end - start) (1 - cos(pi x)) / 2`; exponential `start (end / start)^x`. The
+            paper does not specify its choice.
         sequence_length: Tokens in a training window; None means the curriculum's.
         rope_theta: RoPE base in this stage (ABF raises it for long context); None means the model's own.
 
@@ -122,10 +121,11 @@ def interpolate(start: float, end: float, progress: float, decay: Decay = "linea
 def warmup_decay(
     step: int, num_steps: int, lr: float, warmup: float = 0.03, decay: Decay = "cosine", final_lr: float = 0.0
 ) -> float:
-    """Learning rate of optimizer step `step` (from 0): linear warm-up from 0 to `lr`, then a decay to `final_lr`.
+    """Learning rate of optimizer step `step` (from 0): linear warmup from 0 to `lr`, then a decay to `final_lr`.
 
-    The warm-up has `warmup x num_steps` steps, rounded, and its last one has exactly `lr`; the last step of all has exactly
-    `final_lr`. As in `Curriculum.learning_rate` a step's rate is that of the share done after it, so the first is not 0.
+    The warmup has `warmup x num_steps` steps, rounded, and its last step has exactly `lr`; the last step of the run has
+    exactly `final_lr`. As in `Curriculum.learning_rate` a step's rate is that of the share done after it, so the first is
+    not 0.
 
     >>> [round(warmup_decay(step, 5, 1.0, warmup=0.4, decay="linear"), 3) for step in range(5)]
     [0.5, 1.0, 0.667, 0.333, 0.0]
@@ -138,12 +138,11 @@ def warmup_decay(
 
 @dataclass(frozen=True)
 class Curriculum(MixturePlan):
-    """The whole table, cut into optimizer steps of one size; validated whole at construction.
+    """The table of stages, divided into optimizer steps of equal size and validated at construction.
 
-    A stage takes `max(1, tokens / tokens_per_step rounded to the nearest)` steps, so what is trained on
-    (achieved) may differ from what was asked for (requested) by up to half a step; `nbg schedule` prints
-    both. Steps and global sample indices count from 0 over the whole run; a sample is one window of a stage's
-    sequence length.
+    A stage takes `max(1, tokens / tokens_per_step rounded to the nearest)` steps, so the achieved number of tokens may
+    differ from the requested one by up to half a step; `nbg schedule` prints both. Steps and global sample indices count
+    from 0 over the whole run; a sample is one window of a stage's sequence length.
 
     Args:
         stages: The stages in the order in which they are run (plain mappings are turned into `Stage`).
@@ -183,7 +182,7 @@ class Curriculum(MixturePlan):
 
 
 def saved_plan(state: dict[str, Any]) -> MixturePlan:
-    """The plan that a checkpoint holds as plain types: a `Curriculum` where its stages have learning rates.
+    """The plan stored in a checkpoint as plain types: a `Curriculum` if its stages have learning rates.
 
     >>> stage = {"name": "only", "tokens": 8, "mixture": {"web": 1}}
     >>> saved_plan({"stages": [stage], "tokens_per_step": 4, "sequence_length": 2}).num_steps
@@ -212,9 +211,9 @@ def warmup_stable_decay(
         sequence_length: Tokens in a training window.
         lr: Learning rate of the plateau; this and the other defaults are FG-WSD's (arXiv 2512.06266).
         final_lr: Learning rate of the last step.
-        warmup_share: Part of the tokens in which the learning rate rises linearly from 0.
-        decay_share: Part of the tokens in which it falls to `final_lr`.
-        decay: The form of the fall, see `Stage`.
+        warmup_share: Share of the tokens in which the learning rate rises linearly from 0.
+        decay_share: Share of the tokens in which it decays to `final_lr`.
+        decay: Shape of the decay, see `Stage`.
 
     Raises:
         ValueError: The shares leave no tokens for one of the stages.

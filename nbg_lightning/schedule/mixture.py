@@ -1,7 +1,7 @@
-"""Mixture plans: which data a run takes, step by step, in stages of one mixture each.
+"""Mixture plans: the data of a run, step by step, in stages with one mixture each.
 
-The order of the data (`nbg_lightning.data.order`) is a function of this alone. A `Curriculum` is such a plan whose stages have
-learning rates too; data that is trained on under a schedule of its own, such as conversations, has a plain `MixturePlan`.
+The order of the data (`nbg_lightning.data.order`) is a function of this alone. A `Curriculum` is such a plan whose stages
+also have learning rates; data with a separate schedule, such as conversations, has a plain `MixturePlan`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from nbg_lightning.schedule.tokens import parse_tokens
 
 
 def is_finite_number(value: object) -> bool:
-    """Tell whether a value is a number (not a truth value) that is neither infinite nor NaN."""
+    """Whether a value is a finite number (not a bool)."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class DataStage:
-    """Base of stages: what each says of its data; its subclasses are the dataclasses that have these fields.
+    """Base class of stages, with their data settings; subclasses are dataclasses with these fields.
 
     Attributes:
-        name: for logs, checkpoints and pictures; unique in a plan.
+        name: name in logs, checkpoints and plots; unique in a plan.
         tokens: length in tokens, as `parse_tokens` reads it.
-        mixture: source name -> weight. Weights are relative; 0 switches a source off.
+        mixture: source name -> weight. Weights are relative; 0 excludes a source.
         sequence_length: tokens in a training window; None means the plan's.
     """
 
@@ -82,13 +82,15 @@ class DataStage:
 
     @property
     def content(self) -> dict[str, object]:
-        """The settings that decide which samples come, apart from their number and length: a resumed run must have the same."""
+        """The settings that determine which samples are drawn, apart from their number and length: a resumed run must have
+        the same.
+        """
         return {"mixture": self.mixture}
 
 
 @dataclass(frozen=True)
 class MixtureStage(DataStage):
-    """A stretch of a run with one mixture.
+    """A part of a run with one mixture.
 
     Args:
         name: see `DataStage`.
@@ -110,14 +112,14 @@ class MixtureStage(DataStage):
 
 
 def check_sequence_length(where: str, value: object) -> None:
-    """Refuse an invalid length of a window."""
+    """Raise for an invalid window length."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{where}: sequence_length is {value!r}; give a whole number of tokens >= 1")
 
 
 @dataclass(frozen=True)
 class MixturePlan:
-    """Stages of data, cut into optimizer steps of one size; validated whole at construction.
+    """Data stages, divided into optimizer steps of equal size and validated at construction.
 
     A stage takes `max(1, tokens / tokens_per_step rounded to the nearest)` steps. Steps and global sample indices count from 0
     over the whole run; a sample is one window of a stage's sequence length.
@@ -125,7 +127,7 @@ class MixturePlan:
     Args:
         stages: the stages in the order in which they are run; plain mappings are turned into stages.
         tokens_per_step: tokens in one optimizer step over all ranks, the same in all stages.
-        sequence_length: tokens in a training window, where a stage does not say otherwise.
+        sequence_length: tokens in a training window, for stages that do not set their own.
 
     Raises:
         ValueError: no stages, a name used twice, or `tokens_per_step` is not a multiple of a sequence length.
@@ -169,10 +171,10 @@ class MixturePlan:
                 )
 
     def check_ranks(self, num_ranks: int) -> None:
-        """Refuse a number of ranks that does not divide the windows of a step.
+        """Raise if the number of ranks does not divide the windows of a step.
 
         Raises:
-            ValueError: naming the stage, and what would fit.
+            ValueError: naming the stage, and numbers that would work.
         """
         for index, stage in enumerate(self.stages):
             if self.samples_per_step(index) % num_ranks:
@@ -268,15 +270,15 @@ class MixturePlan:
 
 
 def check_resumed(saved: MixturePlan, plan: MixturePlan, step: int) -> None:
-    """Refuse to go on from a step with other data than the run began with: only stages to come may be changed.
+    """Raise if a resumed run would use other data than it started with: only later stages may be changed.
 
     Args:
         saved: the plan of the run that ended at the step.
-        plan: the plan of the run that goes on.
-        step: optimizer steps that are done.
+        plan: the plan of the resumed run.
+        step: optimizer steps done.
 
     Raises:
-        ValueError: a stage that has begun, the step's size or the sources' order is another one.
+        ValueError: a stage that has started, the step's size or the sources' order differs.
     """
     if saved.tokens_per_step != plan.tokens_per_step:
         raise ValueError(

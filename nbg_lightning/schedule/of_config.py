@@ -1,4 +1,4 @@
-"""The curriculum of a config of `nbg fit`, as it stands in a file or as the parser gives it."""
+"""The curriculum of a config of `nbg fit`, from a file or from the parser."""
 
 from __future__ import annotations
 

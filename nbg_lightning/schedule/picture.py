@@ -1,4 +1,4 @@
-"""A plan as a picture: learning rate and mixture over tokens."""
+"""Plot of a plan: learning rate and mixture over tokens."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The plan of a curriculum, before anyone pays for it: in numbers, as a table and as a picture.
+"""The plan of a curriculum in numbers, before it is run.
 
-Everything is computed per stage, never per step, so 23T tokens take as long as 23K.
+Everything is computed per stage rather than per step, so 23T tokens take as long as 23K.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class SourceShare:
         source: Name of the source.
         share: Part of the stage's tokens, 0 to 1.
         tokens: Tokens drawn in this stage.
-        epochs: How often this stage goes through the source; None if its size is unknown.
+        epochs: Passes over the source in this stage; None if its size is unknown.
         cumulative_epochs: The same from the beginning of the run to the end of this stage.
     """
 
@@ -44,8 +44,8 @@ class StagePlan:
 
     Args:
         name: Name of the stage.
-        requested_tokens: What the table asks for.
-        tokens: What whole steps make of it.
+        requested_tokens: Tokens requested in the table.
+        tokens: Tokens in whole steps.
         share: Part of the run's tokens, 0 to 1.
         first_step: First optimizer step, from 0.
         steps: Number of optimizer steps.
@@ -87,7 +87,7 @@ class SourcePlan:
 
 @dataclass(frozen=True)
 class PlanWarning:
-    """Something that is allowed but probably not meant.
+    """A setting that is allowed but probably unintended.
 
     Args:
         code: rounded-stage, learning-rate-jump, decay-without-effect, repeated-source or unused-source.
@@ -115,7 +115,7 @@ class Plan:
 
 
 def make_plan(curriculum: Curriculum, source_tokens: Mapping[str, int | float | str | None] | None = None) -> Plan:
-    """Count what the run will take from every source, stage by stage.
+    """Compute the tokens drawn from every source, stage by stage.
 
     Args:
         curriculum: The stages.

@@ -1,4 +1,4 @@
-"""Numbers of a plan as people read them, in the table and in the picture."""
+"""Formatting of a plan's numbers for the table and the plot."""
 
 from __future__ import annotations
 

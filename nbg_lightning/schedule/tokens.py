@@ -1,4 +1,4 @@
-"""Numbers of tokens as people write and read them."""
+"""Parsing and formatting of token counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TOKENS_PATTERN = re.compile(r"\s*([0-9._]+(?:[eE][+-]?[0-9]+)?)\s*([KMBT]?)\s*"
 
 
 def parse_tokens(value: int | float | str) -> int:
-    """A number of tokens from what people write in a YAML file.
+    """Parse a number of tokens as written in a YAML file.
 
     Args:
         value: An integer, a float without a fraction, or a string with an optional suffix K, M, B or T
@@ -47,7 +47,7 @@ def parse_tokens(value: int | float | str) -> int:
 
 
 def format_tokens(tokens: int | float, digits: int = 3) -> str:
-    """A number of tokens for people: three (or `digits`, at least 3) significant digits and a suffix.
+    """Format a number of tokens with three (or `digits`, at least 3) significant digits and a suffix.
 
     >>> format_tokens(12.4e12), format_tokens(100_000_000_000), format_tokens(4_194_304), format_tokens(512)
     ('12.4T', '100B', '4.19M', '512')
