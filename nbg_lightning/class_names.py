@@ -1,4 +1,4 @@
-"""Short names of classes in YAML: ``SFTModule`` for ``nbg_lightning.SFTModule``, and ``SFTModule: {...}`` with its arguments."""
+"""Short class names in YAML: ``SFTModule`` for ``nbg_lightning.SFTModule``, and ``SFTModule: {...}`` with its arguments."""
 
 from __future__ import annotations
 
@@ -56,18 +56,19 @@ def full_name(name: str) -> str:
 
 
 def with_whole_names(node: Any, key: str = "", place: str = "") -> Any:
-    """The same YAML with every class as ``class_path`` and ``init_args``.
+    """Expand every class of a YAML document to ``class_path`` and ``init_args``.
 
-    ``class_path: SFTModule`` gets its whole name everywhere. Under the keys of `SINGLE`, `LISTS` and `NAMED` an object may
-    also be ``SFTModule`` alone or ``SFTModule: {base_weights: ...}``; arguments beside ``class_path`` go under ``init_args``.
+    ``class_path: SFTModule`` is expanded to the full import path everywhere. Under the keys of `SINGLE`, `LISTS` and
+    `NAMED` an object may also be ``SFTModule`` alone or ``SFTModule: {base_weights: ...}``; arguments next to
+    ``class_path`` are moved into ``init_args``.
 
     Args:
-        node: what was read; it is not changed.
-        key: under which it stands.
-        place: that key with those above it, for errors.
+        node: the parsed YAML; it is not modified.
+        key: key of the node.
+        place: path of keys to it, for errors.
 
     Raises:
-        ValueError: a class that there is not, or arguments without names.
+        ValueError: an unknown class, or arguments without names.
 
     Example:
         >>> with_whole_names({"callbacks": ["Throughput", {"WarmupDecay": {"lr": 1e-4}}]})["callbacks"][1]
@@ -112,14 +113,14 @@ def _is_class(name: Any) -> bool:
 
 
 def class_path(name: str, place: str) -> str:
-    """The import path of a class by its short name, or the path itself.
+    """The import path of a class from its short name, or the path itself.
 
     Args:
-        name: of a class.
-        place: where it stands, for errors.
+        name: name of a class.
+        place: location in the config, for errors.
 
     Raises:
-        ValueError: there is no such short name; with the one that was meant.
+        ValueError: there is no such short name; suggests the closest one.
     """
     if "." in name or name in class_names():
         return full_name(name)
@@ -130,7 +131,7 @@ def class_path(name: str, place: str) -> str:
 
 
 def _folded(node: dict[str, Any], place: str) -> dict[str, Any]:
-    """A class with the arguments that stand beside it put under ``init_args``."""
+    """A class with the arguments next to it moved into ``init_args``."""
     beside = {name: value for name, value in node.items() if name not in _PARTS}
     whole = {**{k: v for k, v in node.items() if k in _PARTS}, "class_path": full_name(node["class_path"])}
     if not beside:

@@ -1,7 +1,7 @@
-"""What classes can be made with, read from their source: nothing is imported, and what cannot be told is not claimed.
+"""Constructor arguments of classes, read from source code without importing; what cannot be determined is left open.
 
-A class is followed through packages that name it, through aliases, and through ``**keywords`` to its bases. The answers are for
-refusing a wrong name before torch is imported; whatever accepts it in the end is the parser of the command.
+A class is followed through packages that re-export it, through aliases, and through ``**keywords`` to its bases. This
+serves to reject a wrong name before torch is imported; the command's parser has the final say.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _TUPLES = {"Tuple", "tuple"}
 _MAPPINGS = {"Dict", "Mapping", "dict"}
 _SCALARS = {"bool", "float", "int", "str"}
 _NO_PARAMETERS = {"ABC", "Generic", "Protocol", "object"}
-_DEEPEST = 20  # steps that a name or base is followed
+_DEEPEST = 20  # maximum steps of following a name or base
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A class, or another thing, where it is defined.
+    """The definition of a class or another object.
 
     Attributes:
-        module: whole name of its module.
+        module: full name of its module.
         node: its statement.
     """
 
@@ -49,8 +49,8 @@ class Parameter:
     """A parameter of a constructor.
 
     Attributes:
-        module: in which its annotation is read.
-        annotation: as it is written, or None.
+        module: module in which its annotation is resolved.
+        annotation: the annotation as written, or None.
     """
 
     module: str
@@ -59,11 +59,11 @@ class Parameter:
 
 @dataclass(frozen=True)
 class SourceSignature:
-    """What a class can be made with.
+    """The constructor parameters of a class.
 
     Attributes:
-        parameters: by name.
-        is_whole: there are no others; False where a base or keyword cannot be followed.
+        parameters: parameters by name.
+        is_whole: there are no others; False if a base or keyword cannot be followed.
         is_data: a dataclass, which YAML gives as a mapping.
     """
 
@@ -74,16 +74,16 @@ class SourceSignature:
 
 @dataclass(frozen=True)
 class Kinds:
-    """What an annotation allows.
+    """The types that an annotation allows.
 
     Attributes:
-        classes: defined ones.
-        literals: texts.
+        classes: classes with a known definition.
+        literals: literal texts.
         scalars: names of plain types, such as ``int``.
-        elements: of lists.
-        values: of mappings.
-        is_whole: it allows nothing else but None.
-        is_optional: None is among them.
+        elements: types of list elements.
+        values: types of mapping values.
+        is_whole: nothing else but None is allowed.
+        is_optional: None is allowed.
     """
 
     classes: Sequence[Definition] = ()
@@ -112,7 +112,7 @@ def module_file(name: str) -> Path | None:
     try:
         spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)
         if spec is None and top not in sys.modules:
-            importlib.invalidate_caches()  # its file may be younger than what Python remembers of the folder
+            importlib.invalidate_caches()  # its file may be newer than Python's cache of the folder
             spec = importlib.util.find_spec(top)
     except (ImportError, ValueError):
         return None
@@ -128,7 +128,7 @@ def module_file(name: str) -> Path | None:
     return None
 
 
-_modules: dict[str, _Module] = {}  # those that were found: a file that is missing may be written later
+_modules: dict[str, _Module] = {}  # found ones only: a missing file may be written later
 
 
 def _module(name: str) -> _Module | None:
@@ -197,7 +197,7 @@ def names_of(module: str) -> list[str] | None:
 
 
 def find(path: str, depth: int = 0) -> Definition | None:
-    """Where ``package.module.Name`` is defined; None where the source does not tell.
+    """The definition of ``package.module.Name``; None if it cannot be determined.
 
     >>> find("nbg_lightning.SFTModule").module
     'nbg_lightning.modules.sft'
@@ -235,7 +235,7 @@ def _resolve(expression: ast.expr, module: str) -> Definition | None:
 
 
 def signature(definition: Definition, depth: int = 0) -> SourceSignature:
-    """What a class can be made with; not whole where its source does not tell.
+    """The constructor parameters of a class; not whole if they cannot be determined completely.
 
     >>> sorted(signature(find("nbg_lightning.AdamWConfig")).parameters)[:2]
     ['algorithm', 'betas']
@@ -294,7 +294,7 @@ def _last_name(expression: ast.expr) -> str:
 
 
 def class_attribute(definition: Definition | None, name: str, depth: int = 0) -> Any:
-    """The constant that a class or a base of it gives an attribute; None where there is none."""
+    """The constant assigned to an attribute by a class or its bases; None if there is none."""
     if definition is None or not isinstance(definition.node, ast.ClassDef) or depth > _DEEPEST:
         return None
     for node in definition.node.body:
@@ -333,7 +333,7 @@ def is_mapping(definition: Definition) -> bool:
 
 
 def kinds(parameter: Parameter, depth: int = 0) -> Kinds:
-    """What a parameter's annotation allows."""
+    """The types that a parameter's annotation allows."""
     annotation = parameter.annotation
     if annotation is None or depth > _DEEPEST:
         return Kinds(is_whole=False)

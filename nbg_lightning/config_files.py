@@ -1,4 +1,4 @@
-"""YAML files of users, and those that the package ships as ``configs/...``."""
+"""YAML files: those of users, and those shipped with the package as ``configs/...``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _FEWER = "name files by a folder or a pattern"
 
 
 def shipped(path: str) -> str:
-    """The installed file that ``configs/...`` names, where there is no such file here; any other path as it is."""
+    """The installed file for ``configs/...`` if there is no such local file; any other path unchanged."""
     if not path.startswith(_PREFIX) or Path(path).exists():
         return path
     installed = Path(str(files("nbg_lightning.configs"))) / path.removeprefix(_PREFIX)
@@ -31,7 +31,7 @@ def shipped(path: str) -> str:
 
 
 def _shipped_config(path: str) -> str:
-    """As `shipped`, and by ``sft/tiny`` too, where only a config can be meant."""
+    """Like `shipped`, but also accepts ``sft/tiny``, where only a config can be meant."""
     found = shipped(path)
     if Path(found).exists() or not re.fullmatch(r"[\w./-]+", path):
         return found
@@ -41,10 +41,10 @@ def _shipped_config(path: str) -> str:
 
 
 def resolve_arguments(argv: Sequence[str]) -> list[str]:
-    """Options of a command with shipped configs as files, refusing a ``--config`` that is not there.
+    """Replace shipped configs in a command's options by files, and raise for a missing ``--config``.
 
     Raises:
-        FileNotFoundError: no such file, with the one that was meant if there is one like it.
+        FileNotFoundError: no such file; suggests the closest one.
     """
     resolved: list[str] = []
     for argument in argv:
@@ -60,10 +60,10 @@ def resolve_arguments(argv: Sequence[str]) -> list[str]:
 
 
 def config_file(path: str | Path) -> Path:
-    """An existing file, also a shipped one by ``configs/sft/tiny.yaml`` or ``sft/tiny``.
+    """An existing file, or a shipped one such as ``configs/sft/tiny.yaml`` or ``sft/tiny``.
 
     Raises:
-        FileNotFoundError: no such file, with the one that was meant if there is one like it.
+        FileNotFoundError: no such file; suggests the closest one.
     """
     found = Path(_shipped_config(str(path))).expanduser()
     if found.is_dir():
@@ -76,12 +76,12 @@ def config_file(path: str | Path) -> Path:
 
 
 def _is_path(given: str) -> bool:
-    """Whether a config is a file: jsonargparse also takes YAML text in its place."""
+    """Whether a config is a path: jsonargparse also accepts YAML text."""
     return bool(re.search(r"[./]", given))
 
 
 def _neighbours(path: Path) -> list[str]:
-    """Configs that may have been meant: those beside it, and those that are shipped."""
+    """Configs to suggest: those in the same folder, and shipped ones."""
     beside = (
         [str(path.parent / each.name) for each in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
     )
@@ -107,9 +107,9 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def config_content(given: str) -> Any:
-    """What a ``--config`` holds that is a file or, as jsonargparse allows, YAML text; None where it is neither.
+    """The content of a ``--config``, a file or (as jsonargparse allows) YAML text; None if it is neither.
 
-    The parser says what is wrong with one that cannot be read.
+    Parse errors are left to the parser.
     """
     with suppress(OSError, ValueError):
         return read_yaml(given) if "\n" not in given and Path(shipped(given)).is_file() else parse_yaml(given, "config")
@@ -117,11 +117,11 @@ def config_content(given: str) -> Any:
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """YAML text, in which ``1e-4`` is a number (YAML 1.2; PyYAML's 1.1 takes it for a text).
+    """Parse YAML text, with ``1e-4`` as a number (YAML 1.2; PyYAML's 1.1 reads it as a text).
 
     Args:
         text: the YAML.
-        name: of its file, for errors.
+        name: name of its file, for errors.
 
     Raises:
         ValueError: it is not YAML.
@@ -184,7 +184,7 @@ def _reason(error: Any, text: str) -> tuple[str, str]:
 
 
 def _values(node: Any, known: dict[int, int]) -> int:
-    """How many values a content has where each alias is written out; one that holds itself is nested without end.
+    """Number of values with every alias expanded; a self-referential document counts as nested too deeply.
 
     Raises:
         RecursionError: it is nested too deeply.
@@ -198,7 +198,7 @@ def _values(node: Any, known: dict[int, int]) -> int:
 
 
 def yaml_text(content: Any) -> str:
-    """YAML that `parse_yaml` and jsonargparse read as this content: a text such as ``"1e-4"`` stays a text."""
+    """Dump YAML that `parse_yaml` and jsonargparse read back identically: a text such as ``"1e-4"`` stays a text."""
     import yaml
 
     return yaml.dump(content, Dumper=_dumper(), sort_keys=False, allow_unicode=True)

@@ -1,6 +1,6 @@
-"""Protocols of what modules, callbacks and datamodules ask of each other; each has what applies to it.
+"""Protocols between modules, callbacks and datamodules; a class implements those that apply to it.
 
-Those of the library and of users alike are asked by ``isinstance``.
+They are checked by ``isinstance``, for classes of the library and of users alike.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class HasVocabulary(Protocol):
-    """Its ids are those of a tokenizer; ``vocab_size`` is None where the model is not asked for them."""
+    """It has token ids of a tokenizer; ``vocab_size`` is None if the model need not support them."""
 
     @property
     def vocab_size(self) -> int | None: ...
@@ -37,7 +37,7 @@ class HasVocabulary(Protocol):
 
 @runtime_checkable
 class HasTokenizer(Protocol):
-    """It holds the tokenizer that made its ids."""
+    """It has the tokenizer that produced its ids."""
 
     @property
     def tokenizer(self) -> Tokenizer | None: ...
@@ -45,7 +45,7 @@ class HasTokenizer(Protocol):
 
 @runtime_checkable
 class HasTokenizerFolder(Protocol):
-    """Its tokenizer lies in a folder, which checkpoints record."""
+    """Its tokenizer is in a folder, which checkpoints record."""
 
     @property
     def tokenizer_folder(self) -> str | Path | None: ...
@@ -61,15 +61,15 @@ class HasChatTemplate(Protocol):
 
 @runtime_checkable
 class GivesExamplePrompts(Protocol):
-    """It can say what its model is asked, for whoever tries the model first."""
+    """It provides example prompts, to try out the model."""
 
     def example_prompts(self) -> Iterator[Sequence[Mapping[str, Any]]]:
-        """Prompts of the data as messages, in their order; the beginning of a text as a user's message."""
+        """Prompts of the data as messages, in order; for plain text, its beginning as a user's message."""
 
 
 @runtime_checkable
 class HasTeacherCache(Protocol):
-    """It may serve what a teacher and a reference said of its rows."""
+    """It may serve cached outputs of a teacher and a reference."""
 
     @property
     def teacher_cache(self) -> TeacherCache | None: ...
@@ -77,12 +77,12 @@ class HasTeacherCache(Protocol):
 
 @runtime_checkable
 class ServesQuestions(Protocol):
-    """It serves questions with their prompts, to which answers are drawn.
+    """It serves questions with their prompts, for which answers are sampled.
 
     Attributes:
         format: the chat format of the prompts.
-        longest_prompt: tokens of the longest prompt.
-        ledger: pass rates by which the questions were chosen, if they were.
+        longest_prompt: length of the longest prompt in tokens.
+        ledger: pass rates by which the questions were selected, if they were.
     """
 
     format: ChatFormat
@@ -92,15 +92,15 @@ class ServesQuestions(Protocol):
     def longest_prompt(self) -> int: ...
 
     def check(self, reward: Reward) -> None:
-        """Refuse a reward that cannot score the questions."""
+        """Drop or reject the questions that a reward cannot score."""
 
     def check_weights(self, fingerprint: str) -> None:
-        """Compare weights with those that the ledger is of."""
+        """Compare weights with those that the ledger was measured with."""
 
 
 @runtime_checkable
 class ServesAnyStep(Protocol):
-    """It can serve the questions of a step before its turn, and knows how many steps there are."""
+    """It can serve the questions of any step in advance, and knows the number of steps."""
 
     curriculum: MixturePlan | None
 
@@ -110,24 +110,24 @@ class ServesAnyStep(Protocol):
 
 @runtime_checkable
 class BringsCallbacks(Protocol):
-    """It works through callbacks, for as long as it is the trainer's."""
+    """It provides callbacks, for as long as it is the trainer's datamodule."""
 
     def callbacks(self) -> list[pl.Callback]: ...
 
 
 @runtime_checkable
 class CountsSteps(Protocol):
-    """It keeps its place in the data by optimizer steps."""
+    """It tracks its position in the data by optimizer steps."""
 
     def advance(self, hash_total: int) -> None: ...
 
 
 @runtime_checkable
 class UndoesSteps(Protocol):
-    """It keeps its place in the data by steps, and which of them are in the weights no longer.
+    """It tracks its position in the data by steps, and which of them have been undone.
 
     Attributes:
-        undone: (first, last): after step ``last`` the weights became again those after step ``first``.
+        undone: (first, last): after step ``last``, the weights were restored to those after step ``first``.
     """
 
     undone: list[tuple[int, int]]
@@ -137,28 +137,28 @@ class UndoesSteps(Protocol):
 
 @runtime_checkable
 class HasCurriculum(Protocol):
-    """It knows the plan that its data follow, and so the number of steps; None until the plan is there."""
+    """It knows the plan of its data, and hence the number of steps; None until the plan is set."""
 
     curriculum: MixturePlan | None
 
 
 @runtime_checkable
 class TakesCurriculum(Protocol):
-    """It can follow a plan that it is given."""
+    """It can follow a given plan."""
 
     def use_curriculum(self, curriculum: MixturePlan) -> None: ...
 
 
 @runtime_checkable
 class CountsSamples(Protocol):
-    """It knows how many samples each source has for training."""
+    """It knows the number of training samples of each source."""
 
     def source_windows(self, source: str, length: int) -> int: ...
 
 
 @runtime_checkable
 class NamesUnit(Protocol):
-    """Its plan counts something else than tokens, such as questions."""
+    """Its plan counts units other than tokens, such as questions."""
 
     unit: ClassVar[str]
 
@@ -169,7 +169,7 @@ def datamodule_of(trainer: Any) -> Any:
 
 
 def curriculum_of(trainer: Any) -> MixturePlan | None:
-    """The plan that the trainer's data follow, if they follow one."""
+    """The plan of the trainer's data, if there is one."""
     datamodule = datamodule_of(trainer)
     return datamodule.curriculum if isinstance(datamodule, HasCurriculum) else None
 
@@ -178,19 +178,19 @@ def curriculum_of(trainer: Any) -> MixturePlan | None:
 
 
 class TrainsLanguageModel(Protocol):
-    """What `LanguageModule` has; Lightning's own declaration makes any attribute ``Tensor | Module``.
+    """The attributes of `LanguageModule`; Lightning's own declaration makes any attribute ``Tensor | Module``.
 
     Attributes:
         model: the core.
-        shape: of the core.
-        base_weights: where a fresh run began; None for random weights.
-        ema_decay: of the averaged weights; None without them.
-        parallel: how it is spread, and in which dtype it computes.
+        shape: the model config.
+        base_weights: initial weights of a fresh run; None for random weights.
+        ema_decay: decay of the averaged weights; None without them.
+        parallel: parallelism, and compute dtype.
         saves_trained_only: whether an adapter is trained, and the rest frozen.
-        num_trained: parameters that are trained.
-        micro_batch_tokens: positions of a forward.
+        num_trained: number of trained parameters.
+        micro_batch_tokens: positions per forward pass.
         step_tokens: positions of the last step, over all ranks.
-        step_length: length of a document in the last step, weighted by tokens.
+        step_length: mean document length in the last step, weighted by tokens.
     """
 
     model: LanguageModel
@@ -210,13 +210,13 @@ class TrainsLanguageModel(Protocol):
 
     @property
     def sharding(self) -> ParallelConfig:
-        """``parallel`` with the number of copies as one."""
+        """``parallel`` with the number of copies resolved to a number."""
         ...
 
 
 @runtime_checkable
 class CountsSkippedSteps(Protocol):
-    """It leaves out updates whose gradient is not finite, and counts them."""
+    """It skips updates whose gradient is not finite, and counts them."""
 
     skipped_steps: int
 
@@ -231,13 +231,13 @@ class SharesSamples(Protocol):
 
 @runtime_checkable
 class KeepsRollouts(Protocol):
-    """It trains on answers that it draws, and keeps this rank's of the last step."""
+    """It trains on sampled answers, and keeps this rank's of the last step."""
 
     last_rollouts: list[Rollout]
 
 
 @runtime_checkable
 class LimitsAnswers(Protocol):
-    """Its answers are cut off at this number of tokens."""
+    """Its answers are truncated at this number of tokens."""
 
     max_new_tokens: int

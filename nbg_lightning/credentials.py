@@ -1,4 +1,4 @@
-"""Keys of servers: given by the name of an environment variable, and never written to a file."""
+"""API keys of servers: given by the name of an environment variable, and never written to a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEFAULT = f"{PREFIX}NBG_API_KEY"  # what a key that was given in clear is writte
 
 
 def resolved(key: str | None) -> str | None:
-    """A key; ``env:NAME`` is the environment variable of that name.
+    """A key; ``env:NAME`` refers to an environment variable.
 
     Raises:
         ValueError: there is no such variable.
@@ -29,7 +29,7 @@ def resolved(key: str | None) -> str | None:
 
 
 def redacted(value: Any) -> Any:
-    """A copy of settings as they may be written to a file: keys by the name of a variable.
+    """A copy of settings that is safe to write to a file: keys are replaced by the name of a variable.
 
     Example:
         >>> redacted({"engine": {"url": "http://here/v1", "api_key": "sk-123"}})
@@ -43,7 +43,7 @@ def redacted(value: Any) -> Any:
 
 
 def redacted_command(command: str) -> str:
-    """A command line as it may be shown.
+    """A command line that is safe to show.
 
     Example:
         >>> redacted_command("nbg pass-rate c.yaml --engine.api_key sk-123 --n 4")

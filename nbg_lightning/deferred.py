@@ -1,9 +1,10 @@
-"""Imports and compilations that other libraries make at their own import, put off to their first use.
+"""Defers imports and compilations that other libraries perform at import time until their first use.
 
-torchmetrics imports transformers (and with it scikit-learn and pandas), scipy.signal and matplotlib for metrics of text, sound
-and pictures; torchtitan compiles FlexAttention, which imports torch's compiler, as selective checkpointing does. Together that
-is half of the processor time to the first step of a small run, which needs none of them. While one of `_WHILE`'s modules is
-executed, what it asks for is a stand-in, which becomes the real thing when it is used. What is imported already stays as it is.
+torchmetrics imports transformers (and with it scikit-learn and pandas), scipy.signal and matplotlib for text, audio and
+image metrics; torchtitan compiles FlexAttention, which imports torch's compiler, as selective checkpointing does. Together
+that is half of the processor time to the first step of a small run, which needs none of them. While one of `_WHILE`'s
+modules is executed, it gets placeholders, which resolve to the real objects on use. Modules that are already imported are
+unaffected.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from typing import Any
 
 
 class Deferred:
-    """An attribute of a module, or the result of a call of one, that is made at its first use.
+    """A placeholder for an attribute of a module, or the result of calling one, which is created on first use.
 
     Args:
-        make: gives the real object.
-        window: whether calls are put off too, or real.
+        make: creates the real object.
+        window: decides whether calls are deferred too.
     """
 
     def __init__(self, make: Callable[[], Any], window: _Window) -> None:
@@ -54,10 +55,10 @@ class Deferred:
 
 
 class _Window:
-    """The time in which packages are stood in for: a finder for them and all their modules.
+    """The period in which packages are replaced by placeholders: a finder for them and all their modules.
 
     Args:
-        names: of packages or modules that are not imported yet.
+        names: names of packages or modules that are not imported yet.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -104,10 +105,10 @@ class _StandInFinder(MetaPathFinder, Loader):
 
 @contextmanager
 def deferred(*names: str) -> Iterator[None]:
-    """Stand in for packages or modules while others are imported that ask for them; those that are imported already are real.
+    """Replace packages or modules by placeholders while others are imported that use them; already imported ones stay real.
 
     Args:
-        names: whole names.
+        names: full names.
     """
     window = _Window([name for name in names if name not in sys.modules])
     finder = _StandInFinder(window)
@@ -190,6 +191,6 @@ class _DeferringFinder(MetaPathFinder):
 
 
 def install() -> None:
-    """Put off what `_WHILE` lists; once a process."""
+    """Enable the deferrals in `_WHILE`, once per process."""
     if not any(isinstance(finder, _DeferringFinder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _DeferringFinder())

@@ -1,7 +1,7 @@
-"""Digests of blocks of files, which tell damage: a flipped bit, a cut, a swapped file. They are no signatures.
+"""Digests of file blocks, which detect damage: a flipped bit, truncation, a swapped file. They are not signatures.
 
-xxh3 reads some 20 GB/s of one core, so what is checked costs little beside what is read. A JSON document is sealed by a last
-line with the digest of every byte before it.
+xxh3 processes about 20 GB/s on one core, so verification is cheap compared with reading. A JSON document is sealed by a
+last line with the digest of every byte before it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def digest(data: Any) -> str:
 
 
 def require_regular(file: Path) -> None:
-    """Refuse what would block or never end: a pipe, a device, a folder.
+    """Raise for files that would block or never end: a pipe, a device, a folder.
 
     Raises:
-        FileNotFoundError: there is nothing.
+        FileNotFoundError: there is no such file.
         ValueError: it is not a regular file.
     """
     try:
@@ -84,11 +84,11 @@ class FileDigest:
 
 
 class HashingStream(io.RawIOBase):
-    """A file that is written from its begin to its end, while its blocks are hashed.
+    """A file that is written sequentially while its blocks are hashed.
 
     Args:
-        file: is made, or emptied; or one that is open for writing.
-        block_bytes: of a block.
+        file: a path, created or truncated; or a file that is open for writing.
+        block_bytes: size of a block.
     """
 
     def __init__(self, file: str | Path | IO[bytes], block_bytes: int = BLOCK_BYTES):
@@ -145,10 +145,10 @@ class HashingStream(io.RawIOBase):
 
 
 class SizedReader(io.RawIOBase):
-    """Bytes of a known length that are read from any place; a subclass has `readinto`, which moves the place.
+    """A seekable byte stream of known length; subclasses define `readinto`, which advances the position.
 
     Args:
-        length: how many bytes there are.
+        length: number of bytes.
     """
 
     def __init__(self, length: int):
@@ -171,15 +171,15 @@ class SizedReader(io.RawIOBase):
 
 
 class CheckedFile(SizedReader):
-    """A file whose blocks are compared with their digests when they are first read.
+    """A file whose blocks are verified against their digests when they are first read.
 
     Args:
-        file: to read.
+        file: file to read.
         expected: its digest.
         advice: what to do about a damaged file, the end of the message.
 
     Raises:
-        ValueError: the file's size, or on reading a block of it, is not what was written.
+        ValueError: the file's size, or on reading a block of it, its content, is not what was written.
     """
 
     def __init__(self, file: Any, expected: FileDigest, advice: str):
@@ -239,7 +239,7 @@ class CheckedFile(SizedReader):
             done += count
 
     def check(self) -> None:
-        """Compare all blocks.
+        """Verify all blocks.
 
         Raises:
             ValueError: a block is not what was written.
@@ -290,7 +290,7 @@ def sealed_line(value: dict[str, Any]) -> bytes:
 
 
 def unseal_line(line: bytes) -> Any:
-    """The object of a line of `sealed_line`, or the value of one that was never sealed, as older files have them.
+    """Parse a line of `sealed_line`, or an unsealed one, as in older files.
 
     Raises:
         ValueError: it is not JSON, or has changed since it was sealed.
@@ -304,7 +304,7 @@ def unseal_line(line: bytes) -> Any:
 
 
 def is_sealed(data: bytes) -> bool:
-    """Tell whether bytes end as a sealed object does."""
+    """Whether bytes end as a sealed object does."""
     return _SEAL.search(data[-_LONGEST_SEAL:]) is not None
 
 

@@ -1,4 +1,4 @@
-"""Small objects that ranks tell each other, over whatever process group there is; a process alone is the first of one."""
+"""Exchange of small objects between ranks, over any process group; a single process is rank 0 of 1."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ def _group() -> Any:
 
 
 def get_rank() -> int:
-    """This process's place among the ranks, from 0."""
+    """Rank of this process, from 0."""
     group = _group()
     return 0 if group is None else int(group.get_rank())
 
 
 def get_world_size() -> int:
-    """How many ranks there are."""
+    """Number of ranks."""
     group = _group()
     return 1 if group is None else int(group.get_world_size())
 
 
 def gather_objects(value: Any, among: Any = None) -> list[Any]:
-    """Every rank's value, on every rank; all ranks call it together.
+    """Gather every rank's value on every rank. Collective.
 
     Args:
-        value: pickled for the others.
-        among: a process group, whose ranks alone take part; all ranks by default.
+        value: picklable value of this rank.
+        among: a process group whose ranks take part; all ranks by default.
     """
     group = _group()
     size = 1 if group is None else int(group.get_world_size(among))
@@ -41,7 +41,7 @@ def gather_objects(value: Any, among: Any = None) -> list[Any]:
 
 
 def broadcast_object(value: Any) -> Any:
-    """The first rank's value, on every rank; all ranks call it together."""
+    """Broadcast the first rank's value to every rank. Collective."""
     group = _group()
     if get_world_size() == 1:
         return value

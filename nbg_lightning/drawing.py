@@ -1,4 +1,4 @@
-"""Pictures whose texts are what they say: a dollar sign in a name begins no formula."""
+"""Plots with literal texts: a dollar sign in a name does not start a formula."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def literal_text(draw: Callable[P, T]) -> Callable[P, T]:
-    """A function that draws, while matplotlib takes no text for mathematics (a broken formula would end the drawing)."""
+    """Decorate a plotting function so that matplotlib does not parse text as mathematics (an invalid formula would raise)."""
 
     @functools.wraps(draw)
     def drawn(*arguments: P.args, **options: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""Errors as one line: the cause and the fix, without what only a debugger needs."""
+"""Errors in one line: the cause and the fix, without debugging details."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ _SYSTEM = {  # errors of the operating system: what to do
 
 
 def is_user_error(error: BaseException) -> bool:
-    """Tell whether the message is for the user: of a kind that says what to change, or raised by this library itself.
+    """Whether an error's message is for the user: it is of a kind that says what to change, or raised by this library
+    itself.
 
-    Anything else is a bug, whose traceback is wanted.
+    Anything else is a bug, whose traceback is needed.
     """
     if isinstance(error, (ValueError, OSError, ImportError)):
         return True
@@ -61,7 +62,7 @@ def is_user_error(error: BaseException) -> bool:
 
 
 def one_line(message: str) -> str:
-    """The message in one line, with the nested reports of jsonargparse reduced to the path and the reason.
+    """A message in one line, with nested reports of jsonargparse reduced to path and reason.
 
     >>> one_line('Parser key "model":\\n  Errors:\\n    - Expected a <class \\'int\\'>\\n  Given value: many')
     'model: expected int; given value: many'
@@ -90,7 +91,7 @@ def one_line(message: str) -> str:
 
 
 def message(error: BaseException) -> str:
-    """What an error says; of one of the operating system, the path and what to do.
+    """The message of an error; for an operating system error, the path and what to do.
 
     >>> message(FileNotFoundError(2, "No such file or directory", "my/text.jsonl"))
     'path is invalid: my/text.jsonl; there is no such file or folder: check the path'
@@ -107,5 +108,5 @@ def _readable(path: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message; its class where it says nothing."""
+    """The first line of an error's message; its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Packages that an extra of this library installs."""
+"""Optional packages, installed by extras of this library."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 
 def require(module: str, who: str, extra: str = "construction") -> Any:
-    """The module.
+    """Import an optional module.
 
     Args:
         module: its import name.
-        who: needs it.
-        extra: of this library, that installs it.
+        who: component that needs it.
+        extra: extra of this library that installs it.
 
     Raises:
-        ImportError: it is not installed, and how it is.
+        ImportError: it is not installed, with the command to install it.
     """
     try:
         return importlib.import_module(module)

@@ -1,7 +1,7 @@
-"""Objects by import path, as YAML and command lines name them.
+"""Import of objects by path, as given in YAML and on command lines.
 
-Not jsonargparse's function of this name: it is private there, does not take ``module:name``, and lets errors of a user's module
-through.
+jsonargparse's function of this name is not used: it is private, does not accept ``module:name``, and passes on errors of a
+user's module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The same function on many parts: in this process, in worker processes, or on Ray Data."""
+"""Running a function on many jobs: in this process, in worker processes, or on Ray Data."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ def run_jobs(
     engine: EngineName = "local",
     num_workers: int | None = None,
 ) -> Iterator[tuple[int, Any]]:
-    """(index, result) of every job, as they get done.
+    """Yield (index, result) of every job in order of completion.
 
     Args:
-        function: of a module, on one job.
-        jobs: picklable.
-        engine: ``local``: processes of this machine. ``ray``: Ray Data, on a cluster that is there (``RAY_ADDRESS``) or
-            one on this machine; all its machines must see the folders under the same paths.
-        num_workers: processes; one for each core by default, 0 for this process. Ray: tasks at a time.
+        function: module-level function of one job.
+        jobs: picklable arguments.
+        engine: ``local``: processes on this machine. ``ray``: Ray Data, on an existing cluster (``RAY_ADDRESS``) or one on
+            this machine; all its machines must see the folders under the same paths.
+        num_workers: number of processes; one per core by default, 0 for this process. Ray: concurrent tasks.
 
     Raises:
-        ValueError: what the function raises, or an unknown engine.
+        ValueError: raised by the function, or an unknown engine.
         RuntimeError: a worker died.
         ImportError: Ray is not installed.
     """
@@ -105,7 +105,7 @@ def _on_ray(function: Callable[[Any], Any], jobs: Sequence[Any], num_tasks: int 
 
 
 def start_ray(num_cpus: int | None = None) -> Any:
-    """Ray Data, connected to the cluster of ``RAY_ADDRESS`` or to one that is started on this machine.
+    """Ray Data, connected to the cluster of ``RAY_ADDRESS`` or to one started on this machine.
 
     Raises:
         ImportError: it is not installed.

@@ -1,8 +1,8 @@
-"""JSON lines: one value a line, and a line ends with a line feed and with nothing else.
+"""JSON lines: one value per line; only a line feed ends a line.
 
-Texts of models hold other characters that Python's `splitlines` takes for line ends (U+2028, U+2029, U+0085, form feed), and
-halves of surrogate pairs, which UTF-8 cannot hold. Those are written as JSON's own escape, ``\\ud83d``: lines are always UTF-8,
-and what is read is what was written.
+Model outputs contain other characters that Python's `splitlines` treats as line ends (U+2028, U+2029, U+0085, form feed),
+and lone surrogates, which UTF-8 cannot represent. Those are written as JSON escapes, ``\\ud83d``: lines are always valid
+UTF-8, and round trips are exact.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ def json_line(value: Any, default: Callable[[Any], Any] | None = None) -> bytes:
 
 
 def byte_lines(stream: IO[bytes] | gzip.GzipFile, where: str, longest: int = LONGEST_LINE_BYTES) -> Iterator[bytes]:
-    """Lines with their ends.
+    """Lines including their ends.
 
     Raises:
-        ValueError: a line is longer than so many bytes; its number is named.
+        ValueError: a line is longer than the limit; its number is named.
     """
     number = 0
     while line := stream.readline(longest + 1):
@@ -45,12 +45,12 @@ def byte_lines(stream: IO[bytes] | gzip.GzipFile, where: str, longest: int = LON
 def read_json_lines(
     path: str | Path, torn: Callable[[int, str], None] | None = None, longest: int = LONGEST_LINE_BYTES
 ) -> Iterator[tuple[int, Any]]:
-    """The values of a file, plain or gzipped, with their line numbers; blank lines are left out.
+    """The values of a file, plain or gzipped, with their line numbers; blank lines are skipped.
 
     Args:
         path: the file.
-        torn: is told of lines that are not JSON, by number and reason; by default they are errors.
-        longest: bytes of a line.
+        torn: called with number and reason for lines that are not JSON; by default they are errors.
+        longest: maximum bytes of a line.
 
     Raises:
         ValueError: a line is not JSON, or too long.

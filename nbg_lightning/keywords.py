@@ -23,7 +23,7 @@ else:
 
 
 def constructor_parameters(kind: type) -> dict[str, inspect.Parameter]:
-    """What a class can be made with: its own parameters, and those of its bases to which it passes its keywords.
+    """The constructor parameters of a class: its own, and those of its bases to which it passes its keywords.
 
     >>> from collections import Counter
     >>> list(constructor_parameters(type("Own", (Counter,), {"__init__": lambda self, size, **others: None})))

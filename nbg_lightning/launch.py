@@ -1,4 +1,4 @@
-"""Ranks that a launcher has started: how many on this node, on how many nodes."""
+"""The number of ranks and nodes that a launcher has started."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ Devices = list[int] | str | int
 
 
 def ranks_of_launch(devices: Devices, nodes: int | None, environment: Mapping[str, str]) -> tuple[Devices, int]:
-    """Fill in what is not given from the launcher's environment, and compare what is.
+    """Fill in missing values from the launcher's environment, and check given ones against it.
 
     Args:
-        devices: of the trainer: a number, a list, or ``auto``.
-        nodes: of the trainer; None where it is not given.
-        environment: of this process. torchrun says how many ranks are on a node and on how many nodes; ``srun`` the latter.
+        devices: the trainer's setting: a number, a list, or ``auto``.
+        nodes: the trainer's setting; None if not given.
+        environment: environment variables of this process. torchrun sets the number of ranks per node and of nodes;
+            ``srun`` the latter.
 
     Returns:
-        Devices a node, and nodes.
+        Devices per node, and nodes.
 
     Raises:
         ValueError: the launcher has started other numbers.

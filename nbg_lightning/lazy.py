@@ -1,4 +1,4 @@
-"""Public names that are imported on first use, so that `import nbg_lightning` imports no torch."""
+"""Public names that are imported on first use, so that `import nbg_lightning` does not import torch."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Names of earlier versions: asking for one is an error of one line that says the name of today.
+"""Names of earlier versions: using one is a one-line error that gives the current name.
 
-A module or class keeps no alias: two names for one thing would have to be explained for ever.
+Modules and classes keep no aliases, since two names for one thing would have to be explained forever.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ _KNOWN = {  # made once: every import of the library asks
 
 
 def new_name(old: str) -> str | None:
-    """The name of today for a whole name of before; None for a name that was never another.
+    """The current name for a full former name; None for a name that has not changed.
 
     >>> new_name("nbg_lightning.rollout.NativeEngine"), new_name("nbg_lightning.data.StyledChat")
     ('nbg_lightning.engines.NativeEngine', 'nbg_lightning.testing.StyledChat')
@@ -185,7 +185,7 @@ def new_name(old: str) -> str | None:
 
 
 def recorded_name(kind: type) -> str:
-    """The whole name of a class as files record it: its first name, so that moving it changes no recorded identity.
+    """The full name of a class as recorded in files: its original name, so that moving it changes no recorded identity.
 
     >>> from nbg_lightning.engines.native import NativeEngine
     >>> recorded_name(NativeEngine)
@@ -197,7 +197,7 @@ def recorded_name(kind: type) -> str:
 
 
 def with_current_arguments(config: Any) -> Any:
-    """A config, as YAML has it, in which former arguments of classes have the names of today.
+    """A config with former argument names of classes replaced by current ones.
 
     >>> with_current_arguments({"class_path": "nbg_lightning.rewards.MathReward", "init_args": {"last_resort": True}})
     {'class_path': 'nbg_lightning.rewards.MathReward', 'init_args': {'sympy_fallback': True}}
@@ -206,7 +206,7 @@ def with_current_arguments(config: Any) -> Any:
 
 
 def with_recorded_arguments(config: Any) -> Any:
-    """A config with the names that files record, so that a renaming changes no recorded identity."""
+    """A config with argument names as recorded in files, so that renaming changes no recorded identity."""
     return _renamed(config, {kind: {new: old for old, new in names.items()} for kind, names in ARGUMENTS.items()})
 
 
@@ -261,6 +261,6 @@ class _KnowsFormerNames(SourceFileLoader):
 
 
 def install() -> None:
-    """Let imports of earlier names say the name of today; once a process."""
+    """Make imports of former names raise an error with the current name; once per process."""
     if not any(isinstance(finder, _MovedModules) for finder in sys.meta_path):
         sys.meta_path.insert(0, _MovedModules())

@@ -1,4 +1,4 @@
-"""A process that the kernel ends with its parent. Imports little: every import costs what is forked from the process."""
+"""Processes that the kernel ends with their parent. Imports little, since every import makes forks of the process costlier."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, however that ends; exit if it has ended already.
+    """Have the kernel kill this process when its parent ends, for any reason; exit if it has ended already.
 
     The kernel watches the thread that started this process: it must be the parent's main thread.
     """
@@ -25,5 +25,5 @@ def die_with(parent: int) -> None:
 
 @functools.cache
 def _prctl() -> Any:
-    """Look up the function once: processes that are forked from this one have it."""
+    """Look up the function once, for all processes forked from this one."""
     return ctypes.CDLL(None).prctl

@@ -1,4 +1,4 @@
-"""Untrusted text on a terminal: what would command the terminal, or reorder or hide text, is written out."""
+"""Untrusted text on a terminal: characters that would control the terminal, or reorder or hide text, are escaped."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PLAIN = re.compile(r"[\n\t\x20-\x7e]*")
 
 
 def printable(text: str) -> str:
-    """The text with control and formatting characters as escapes; newlines, tabs and joiners stay.
+    """Escape control and formatting characters of a text, except newlines, tabs and joiners.
 
     Escape sequences (CSI, OSC), carriage returns, backspaces, marks of writing direction, line and paragraph separators,
-    tags, halves of surrogate pairs and characters that Unicode does not know are written as Python writes them.
+    tags, lone surrogates and unassigned characters become Python escapes.
 
     Example:
         >>> printable("a\\x1b[31mb\\u202ec")

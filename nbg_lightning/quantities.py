@@ -1,10 +1,10 @@
-"""Sizes and counts as text for people."""
+"""Formatting of sizes and counts."""
 
 from __future__ import annotations
 
 
 def size_text(num_bytes: float) -> str:
-    """A number of bytes.
+    """Format a number of bytes.
 
     Example:
         >>> size_text(999), size_text(12_345_678)
@@ -17,11 +17,11 @@ def size_text(num_bytes: float) -> str:
 
 
 def count_text(number: int, noun: str) -> str:
-    """A number of things.
+    """Format a count with its noun.
 
     Args:
-        number: of them.
-        noun: for one of them; its plural has an ``s``.
+        number: the count.
+        noun: the noun in the singular; its plural has an ``s``.
 
     Example:
         >>> count_text(1, "document"), count_text(1234, "document")

@@ -1,4 +1,4 @@
-"""What other libraries say in every run, and nobody can act on, is not shown by `nbg`."""
+"""Filters for messages that other libraries print in every run and that nobody can act on."""
 
 from __future__ import annotations
 
@@ -45,14 +45,16 @@ _NOISE = (  # regular expressions of how a warning begins, and why nobody needs 
 
 
 def quiet_libraries() -> None:
-    """Hide what is noise in every run, by name; other warnings, errors and the library's own messages stay."""
+    """Hide known noise by name; other warnings, errors and the library's own messages stay visible."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.formatwarning = _one_line  # type: ignore[assignment]
     quiet_training()
 
 
 def quiet_training() -> None:
-    """Hide what Lightning and torch say in every training, and show the library's own messages; in a script too."""
+    """Hide messages that Lightning and torch print in every training run, and show the library's own; also for use in
+    scripts.
+    """
     logging.basicConfig(format="%(message)s", handlers=[_StandardError()])
     logging.getLogger("nbg_lightning").setLevel(logging.INFO)
     # Lightning's loggers have levels and handlers of their own, so that the parent's would not reach them.

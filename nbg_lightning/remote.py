@@ -1,7 +1,7 @@
 """Files behind URLs (``s3://``, ``gs://``, ``hf://``, ``https://``), found and read through fsspec.
 
-A file is read by ranges of some MB, each of which is asked for again where the connection is lost. What a store says of an
-object (its ETag, or when it was written) stands for its content.
+A file is read in ranges of some MB, each of which is retried if the connection is lost. A store's metadata of an object
+(its ETag or modification time) identifies its content.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import IO, Any, TypeVar
 from nbg_lightning import log
 from nbg_lightning.error_line import first_line
 
-RANGE_BYTES = 8 << 20  # of a request: its latency is little beside its transfer
-RETRY_SECONDS = 120.0  # in which a range that could not be read is asked for again
-_FEWEST_REQUESTS = 4  # also where the machine slept meanwhile
+RANGE_BYTES = 8 << 20  # per request: large enough for latency to be small compared with the transfer
+RETRY_SECONDS = 120.0  # during which a failed range is retried
+_FEWEST_REQUESTS = 4  # even if the machine was suspended meanwhile
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0  # seconds between two requests
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _VERSION_KEYS = (
@@ -43,13 +43,13 @@ _PACKAGES = {
     **dict.fromkeys(("sftp", "ssh"), "paramiko"),
     "oci": "ocifs",
 }
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError)  # another request would say the same
+_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ValueError)  # retrying would not help
 
 T = TypeVar("T")
 
 
 def is_url(place: str) -> bool:
-    """Whether a text is a URL, and no path."""
+    """Whether a text is a URL rather than a path."""
     return _URL.match(place) is not None
 
 
@@ -57,7 +57,7 @@ def open_store(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL, and the path in it.
 
     Raises:
-        ValueError: an unknown kind of URL, a package that is missing, or settings that cannot work; with what to do.
+        ValueError: an unknown kind of URL, a missing package, or invalid settings; with what to do.
     """
     from fsspec.core import url_to_fs
 
@@ -80,12 +80,12 @@ def _package_of(url: str) -> str:
 
 
 def find_urls(url: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) -> list[str]:
-    """The URLs that a URL stands for, sorted: a file, a pattern, or a folder without its hidden files.
+    """The URLs that a URL refers to, sorted: a file, a pattern, or a folder without hidden files.
 
     Args:
-        url: what a user wrote.
-        suffixes: of files in a folder.
-        exclude: shell patterns of paths below the folder that are left out.
+        url: the URL as given by the user.
+        suffixes: suffixes of files in a folder.
+        exclude: shell patterns of paths below the folder to skip.
 
     Raises:
         FileNotFoundError: there is none.
@@ -115,11 +115,11 @@ def find_urls(url: str, suffixes: tuple[str, ...], exclude: Iterable[str] = ()) 
 
 
 def about_url(url: str) -> tuple[int, str]:
-    """Size in bytes of a file, and what stands for its content.
+    """Size in bytes of a file, and an identifier of its content.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: its store tells no size.
+        ValueError: its store does not report a size.
     """
     store, path = open_store(url)
     about = asked(url, lambda: store.info(path))
@@ -130,16 +130,16 @@ def about_url(url: str) -> tuple[int, str]:
 
 
 def open_url(url: str, wanted: int | None = None) -> IO[bytes]:
-    """A file for reading, from any place on.
+    """Open a file for reading from any position.
 
     Args:
-        url: of the file.
-        wanted: about how many bytes of it will be read: no larger ranges are asked for. By default many.
+        url: URL of the file.
+        wanted: approximate number of bytes that will be read, which limits the size of ranges. By default many.
 
     Raises:
         FileNotFoundError: there is none.
-        OSError: while reading: a range could not be had for `RETRY_SECONDS`.
-        ValueError: while reading: it has changed since it was opened, or its server gives no ranges.
+        OSError: while reading: a range could not be read within `RETRY_SECONDS`.
+        ValueError: while reading: it has changed since it was opened, or its server does not support ranges.
     """
     return io.BufferedReader(_RangeReader(url), min(wanted or RANGE_BYTES, RANGE_BYTES))
 
@@ -177,14 +177,14 @@ def read_range(url: str, begin: int, end: int, version: str) -> bytes:
     """Bytes ``begin .. end - 1`` of a file, all of them.
 
     Args:
-        url: of the file.
-        begin: the first byte.
-        end: behind the last one.
-        version: what stood for its content when it was first looked at, see `about_url`; empty where a store tells nothing.
+        url: URL of the file.
+        begin: index of the first byte.
+        end: index after the last byte.
+        version: identifier of its content when it was first read, see `about_url`; empty if a store has none.
 
     Raises:
-        OSError: they could not be had for `RETRY_SECONDS`.
-        ValueError: the file has changed, or its server gives other bytes than it was asked for.
+        OSError: they could not be read within `RETRY_SECONDS`.
+        ValueError: the file has changed, or its server returns other bytes than requested.
     """
     store, path = open_store(url)
     data: bytes = asked(url, lambda: store.cat_file(path, start=begin, end=end))
@@ -206,16 +206,16 @@ def read_url(url: str) -> bytes:
 
 
 def asked(url: str, request: Callable[[], T], done: str = "read") -> T:
-    """A request's answer; it is repeated while the connection fails.
+    """The response to a request, which is retried while the connection fails.
 
     Args:
-        url: for messages.
-        request: asks the store.
+        url: the URL, for messages.
+        request: sends the request to the store.
         done: what it does with the URL, as a participle.
 
     Raises:
-        OSError: there was no answer for `RETRY_SECONDS`.
-        FileNotFoundError, PermissionError, ValueError: the answer is no, and would be so again.
+        OSError: there was no response within `RETRY_SECONDS`.
+        FileNotFoundError, PermissionError, ValueError: the request was rejected, and a retry would not help.
     """
     last = time.monotonic() + RETRY_SECONDS
     pause = _FIRST_PAUSE

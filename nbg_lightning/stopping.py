@@ -41,8 +41,8 @@ STOP_SIGNALS = frozenset(
     if name in signal.Signals.__members__
 )
 """What schedulers send before a limit (``--signal`` of Slurm names any of them), and what terminals and lost connections send."""
-REPEAT_SECONDS = 1.0  # `timeout` and torchrun pass on what the whole group has got already: the same notice
-GRACE_SECONDS = 10.0  # for unwinding from `Stopped`: a library may swallow it, or wait for a rank that has left
+REPEAT_SECONDS = 1.0  # `timeout` and torchrun forward signals that the whole group has received already
+GRACE_SECONDS = 10.0  # for unwinding after `Stopped`: a library may swallow it, or wait for a rank that has exited
 _AGAIN_SECONDS = 0.05  # until a signal that came at a moment when Python ignores exceptions is given again
 _HEARD_SECONDS = 0.5  # by which a block may be told of a signal before the watching thread is
 _FLUSH_SECONDS = 0.5  # for what was printed and not yet written, when a process ends at once
@@ -77,18 +77,18 @@ class StopHandler:
     """Receives the signals of this process.
 
     Args:
-        command: its name in messages.
-        owns_process: it is all that the process does, so that the process may be ended.
+        command: name of the command in messages.
+        owns_process: the process does nothing else, so it may be ended.
 
     Attributes:
         received: the first signal, or None.
-        phase: what the command is doing, which decides what a signal does.
-        kept: says in a few words what is saved, and how to go on.
-        plan: what a remembered signal will do, in a few words.
-        dropping: whether the work of the present block is dropped at a stop.
-        given_away: signals that the present block handles itself (`interrupts`).
+        phase: what the command is doing, which decides the effect of a signal.
+        kept: returns a short text on what is saved, and how to resume.
+        plan: a short text on what a remembered signal will do.
+        dropping: whether the work of the current block is dropped on a stop.
+        given_away: signals that the current block handles itself (`interrupts`).
         heard: when that block last handled one, by the monotonic clock.
-        children: processes that get each signal too, such as the step of a recipe.
+        children: processes that each signal is forwarded to, such as the step of a recipe.
     """
 
     def __init__(self, command: str, owns_process: bool):
@@ -119,7 +119,7 @@ class StopHandler:
     # -- while it is installed -------------------------------------------------------------------------------------------
 
     def install(self) -> None:
-        """Take over the signals, other than a SIGHUP that `nohup` has switched off."""
+        """Install the signal handlers, except for a SIGHUP that `nohup` ignores."""
         for number in STOP_SIGNALS:
             if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                 continue
@@ -133,7 +133,9 @@ class StopHandler:
             threading.Thread(target=self._watch, args=(reader,), name="stop-signals", daemon=True).start()
 
     def restore(self) -> None:
-        """Give the signals back; a process that ends by one ignores more of them, which would change its exit code."""
+        """Restore the previous handlers; a process that is ending because of a signal ignores further ones, which would
+        change its exit code.
+        """
         self._finished = True
         while self._previous:
             number, before = self._previous.popitem()
@@ -141,7 +143,7 @@ class StopHandler:
             signal.signal(number, ending if self.owns_process else before)
 
     def line(self) -> str:
-        """What a stopped command says last."""
+        """The last message of a stopped command."""
         name = "a signal" if self.received is None else self.received.name
         return f"{self.command}: stopped by {name}; {self.kept()}"
 
@@ -177,7 +179,7 @@ class StopHandler:
             raise _Dropped(self.received)
 
     def _raise_again(self, unraisable: Any) -> None:
-        """`Stopped` was raised where Python ignores exceptions, as in a destructor: it is raised once more."""
+        """Raise `Stopped` again if it was raised where Python ignores exceptions, as in a destructor."""
         if unraisable.exc_type is None or not issubclass(unraisable.exc_type, Stopped):
             self._unraisable(unraisable)
             return
@@ -212,7 +214,7 @@ class StopHandler:
                     self._leave()
 
     def _leave(self) -> NoReturn:
-        """End the process at once; workers and the ranks that it has started end with it."""
+        """End the process at once; its workers and launched ranks end with it."""
         number = self.received or signal.SIGTERM
         try:
             if not self._finished:
@@ -230,7 +232,7 @@ def _flush() -> None:
 
 
 def say(line: str) -> None:
-    """Write a line to standard error, of the first rank only, from where printing is not safe."""
+    """Write a line to standard error, from the first rank only, where printing is not safe."""
     if speaks():
         with contextlib.suppress(OSError):
             os.write(2, f"{line}\n".encode(errors="replace"))
@@ -246,7 +248,7 @@ _current: StopHandler | None = None
 
 @contextmanager
 def handling(command: str, owns_process: bool = False) -> Iterator[StopHandler]:
-    """The process's handler of signals: that which is installed, or one that is installed for the block."""
+    """The installed signal handler of the process, or one that is installed for the block."""
     global _current
     if _current is not None:
         yield _current
@@ -271,7 +273,9 @@ def current() -> StopHandler | None:
 
 @contextmanager
 def remembering(plan: str) -> Iterator[StopHandler]:
-    """A block that the first signal does not interrupt: `StopHandler.received` has it, and the block does what it plans."""
+    """A block that the first signal does not interrupt: it is stored in `StopHandler.received`, and the block stops as
+    planned.
+    """
     handler = _current or StopHandler("", owns_process=False)
     before, planned = handler.phase, handler.plan
     handler.phase, handler.plan = "training", plan
@@ -283,9 +287,10 @@ def remembering(plan: str) -> Iterator[StopHandler]:
 
 @contextmanager
 def dropping(plan: str) -> Iterator[None]:
-    """A part of a `remembering` block whose work is dropped at a stop: who waits in it asks `stop_asked`, and gives up.
+    """A part of a `remembering` block whose work is dropped on a stop: code that waits in it checks `stop_asked`, and gives
+    up.
 
-    In a command that a signal ends at once this changes nothing.
+    It has no effect in a command that a signal ends at once.
     """
     handler = _current
     if handler is None or handler.phase != "training":
@@ -300,16 +305,16 @@ def dropping(plan: str) -> Iterator[None]:
 
 
 def stop_asked() -> bool:
-    """Whether the present work is to be given up, since a signal has asked for a stop and it would be dropped."""
+    """Whether the current work should be given up, since a stop was requested and its result would be dropped."""
     return _current is not None and _current.dropping and _current.received is not None
 
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Let Ctrl-C (SIGINT) raise KeyboardInterrupt in the block, each time, for a command that is a conversation.
+    """Let Ctrl-C (SIGINT) raise KeyboardInterrupt in the block every time, for interactive commands.
 
-    Where the block is stuck in a call that no exception reaches, so that the first one has had no effect, another one
-    `REPEAT_SECONDS` later ends the process at once. Other signals do what they do elsewhere.
+    If the block is stuck in a call that no exception can interrupt, so that the first one has no effect, another one
+    `REPEAT_SECONDS` later ends the process at once. Other signals are handled as elsewhere.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python delivers signals to the main thread only
@@ -330,10 +335,10 @@ def interrupts() -> Iterator[None]:
 
 
 def unless_stopped(work: Callable[[], T]) -> T | None:
-    """What a function returns; None where a signal, which leaves it wherever it is, asks to drop it.
+    """The result of a function; None if a signal, which interrupts it anywhere, requests to drop it.
 
     Args:
-        work: nothing in which a rank waits for another; it is called by the main thread.
+        work: a function, called in the main thread, in which no rank waits for another.
     """
     handler = _current
     if handler is None or not handler.dropping:

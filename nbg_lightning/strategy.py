@@ -1,4 +1,4 @@
-"""FSDP2 under Lightning, with checkpoints that take their name atomically."""
+"""FSDP2 under Lightning, with atomic checkpoints."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 @runtime_checkable
 class ChecksCheckpoints(Protocol):
-    """A module that can tell a checkpoint of its own from another's: `LanguageModule`."""
+    """A module that can identify its own checkpoints: `LanguageModule`."""
 
     def check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint by its metadata, before weights are read."""
+        """Raise for another model's checkpoint by its metadata, before weights are read."""
 
 
 @runtime_checkable
 class TrainsPart(Protocol):
-    """A module whose frozen weights may be left out of checkpoints, since it knows where they are."""
+    """A module whose frozen weights may be omitted from checkpoints, since it can reload them."""
 
     @property
     def saves_trained_only(self) -> bool:
@@ -60,7 +60,7 @@ class TrainsPart(Protocol):
 
 @runtime_checkable
 class WaitsForRanks(Protocol):
-    """A module in whose steps a rank may wait long for another, such as for answers that are sampled."""
+    """A module in whose steps a rank may wait long for another, for example while answers are sampled."""
 
     @property
     def longest_wait(self) -> float:
@@ -69,16 +69,16 @@ class WaitsForRanks(Protocol):
 
 
 class FSDP2Strategy(ModelParallelStrategy):
-    """Lightning's `ModelParallelStrategy` with every rank in the data-parallel mesh, on one device too.
+    """Lightning's `ModelParallelStrategy` with every rank in the data-parallel mesh, also on a single device.
 
-    A checkpoint is written into ``NAME.partial`` and takes its name, by one rename, when all ranks have finished: a run
-    that is killed or runs out of disk while saving leaves the previous checkpoints as they were. Given a `BackgroundSaver` as
+    A checkpoint is written into ``NAME.partial`` and renamed once when all ranks have finished, so that a run that is
+    killed or runs out of disk while saving leaves the previous checkpoints intact. Given a `BackgroundSaver` as
     ``storage_options`` of ``Trainer.save_checkpoint``, it is written in the background.
 
     Args:
-        process_group_backend: ``nccl`` or ``gloo``; by default what fits the device.
-        timeout_minutes: how long a collective may wait for another rank. A module whose steps may keep a rank waiting longer
-            (`WaitsForRanks`) gets as long as it needs, and ten minutes more.
+        process_group_backend: ``nccl`` or ``gloo``; by default the one for the device.
+        timeout_minutes: how long a collective may wait for another rank. For a module whose steps may take longer
+            (`WaitsForRanks`), this is extended to the required time plus ten minutes.
     """
 
     def __init__(self, process_group_backend: str | None = None, timeout_minutes: float = 30.0):
@@ -108,7 +108,9 @@ class FSDP2Strategy(ModelParallelStrategy):
         return self.process_group_backend or ("nccl" if self.root_device.type == "cuda" else "gloo")
 
     def _begin_again(self) -> None:
-        """Make the process group of ranks that torchrun has restarted, which find the addresses of the dead in its store."""
+        """Create the process group of ranks that torchrun has restarted, whose store still has the addresses of the dead
+        ones.
+        """
         store, rank, num_ranks = next(dist.rendezvous("env://"))
         own = dist.PrefixStore(f"attempt {os.environ[_RESTARTS]}", store)
         dist.init_process_group(self._own_backend, store=own, rank=rank, world_size=num_ranks, timeout=self._timeout)
@@ -123,7 +125,7 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
-        """Workers of any loader leave signals to this process, and end with it."""
+        """Make dataloader workers ignore signals, and end with this process."""
         if isinstance(dataloader, DataLoader) and dataloader.num_workers > 0:
             method = dataloader.multiprocessing_context
             dataloader.multiprocessing_context = worker_context(
@@ -148,13 +150,13 @@ class FSDP2Strategy(ModelParallelStrategy):
 
     @override
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """This rank's shards where they are: whoever saves copies them once, to where it needs them."""
+        """This rank's shards, not copied: the saver copies them once, to where it needs them."""
         assert self.model is not None
         return get_model_state_dict(self.model, options=self._state_options())
 
     @override
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """This rank's shards of the optimizer's states, where they are."""
+        """This rank's shards of the optimizer state, not copied."""
         assert self.model is not None
         return _states_of(self.model, optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer)
 
@@ -183,7 +185,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         return metadata
 
     def _load_states(self, files: CheckpointFiles) -> None:
-        """Model and optimizers, as Lightning loads them, from files that are data only."""
+        """Load model and optimizers, as Lightning does, from files that contain only data."""
         assert self.model is not None and self.lightning_module is not None
         options = self._state_options()
         whole = self.lightning_module.strict_loading and not options.ignore_frozen_params
@@ -199,10 +201,10 @@ class FSDP2Strategy(ModelParallelStrategy):
 
 
 def _states_of(model: torch.nn.Module, optimizer: Optimizer) -> dict[str, Any]:
-    """This rank's shards of an optimizer's states, where they are.
+    """This rank's shards of an optimizer's state, not copied.
 
-    torch gives an optimizer that has none yet the states of one step of size 0. That step is not counted here: a first step that
-    trains nothing, saved, would else change all later ones.
+    torch initializes missing optimizer state by a step of size 0. That step is not counted here, since saving after a first
+    step that trains nothing would otherwise change all later ones.
     """
     is_new = not optimizer.state
     states = get_optimizer_state_dict(model, optimizer)
@@ -215,12 +217,12 @@ def _states_of(model: torch.nn.Module, optimizer: Optimizer) -> dict[str, Any]:
 
 
 def _is_restarted(environment: Mapping[str, str]) -> bool:
-    """Whether torchrun has started these ranks again, on one node; agents of several count for themselves."""
+    """Whether torchrun has restarted these ranks, on one node; agents of several nodes count separately."""
     return environment.get(_RESTARTS, "0") != "0" and environment.get("GROUP_WORLD_SIZE") == "1"
 
 
 class _Launcher(_SubprocessScriptLauncher):
-    """Starts the other ranks of a machine, which know by it that they end with this process."""
+    """Starts the other ranks of a machine, which end with this process."""
 
     @override
     def _call_children_scripts(self) -> None:
@@ -238,7 +240,7 @@ def _destroy_process_group() -> None:
 
 @contextmanager
 def _readable(path: PathOrUrl) -> Iterator[None]:
-    """Errors inside mean that the checkpoint is damaged."""
+    """Convert errors inside the block to one that says that the checkpoint is damaged."""
     try:
         yield
     except (Exception, CheckpointException) as error:

@@ -1,4 +1,4 @@
-"""Syntax trees of Python sources, made by one thread at a time."""
+"""Thread-safe parsing of Python sources to syntax trees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LOCK = threading.Lock()  # CPython before 3.12 counts the depth of every thread
 
 
 def parse(source: str | bytes, mode: str = "exec") -> Any:
-    """`ast.parse`, which raises a SystemError in CPython 3.11 where two threads make trees at once.
+    """`ast.parse` under a lock, since it raises a SystemError in CPython 3.11 if two threads parse at once.
 
     Raises:
         SyntaxError, ValueError, RecursionError, MemoryError: as `ast.parse`; the last two for a source nested too deeply.

@@ -41,17 +41,19 @@ from nbg_lightning.url_path import PathOrUrl, place_of
 class Trainer(pl.Trainer):
     """`lightning.pytorch.Trainer`, set up for sharded language models. Every default can be overridden.
 
-    * strategy: `FSDP2Strategy`, on one device too; precision stays ``32-true`` (bf16 is `ParallelConfig.compute_dtype`).
-    * one epoch: the curriculum or the data decide the number of steps. The library's samplers shard the data.
-    * TensorBoard under ``default_root_dir``, with one folder for all resumed parts of a run; and beside this or any other logger
-      a `RunRecord` of all scalars, ``metrics.jsonl``, from which reports are drawn.
-    * callbacks, unless there is one of the kind: `StepCheckpoint` (beside a `ModelCheckpoint` too, which may save nothing),
-      `TokenProgress`, `GracefulStop`, `Throughput`, `RunSummary`. ``enable_checkpointing=False`` leaves a `StepCheckpoint` out.
-    * devices and num_nodes: those of the launcher (torchrun, Slurm), where one started this process.
-    * one fit at a time in ``default_root_dir``: another process is refused.
+    * strategy: `FSDP2Strategy`, also on a single device; precision stays ``32-true`` (bf16 is
+      `ParallelConfig.compute_dtype`).
+    * one epoch: the curriculum or the data determine the number of steps. The library's samplers shard the data.
+    * TensorBoard under ``default_root_dir``, with one folder for all resumed parts of a run; and, in addition to any
+      logger, a `RunRecord` of all scalars, ``metrics.jsonl``, for reports.
+    * callbacks, unless one of the same kind is given: `StepCheckpoint` (even with another `ModelCheckpoint`, which may save
+      nothing), `TokenProgress`, `GracefulStop`, `Throughput`, `RunSummary`. ``enable_checkpointing=False`` leaves a
+      `StepCheckpoint` out.
+    * devices and num_nodes: those of the launcher (torchrun, Slurm), if one started this process.
+    * one fit at a time per ``default_root_dir``: a second process gets an error.
 
     Raises:
-        ValueError: an option that cannot work here; the message names the one that does.
+        ValueError: an unsupported option; the message names the one to use instead.
     """
 
     # Lightning sets these without declaring them.
@@ -135,7 +137,7 @@ class Trainer(pl.Trainer):
         """Train, as `lightning.pytorch.Trainer.fit` does.
 
         Raises:
-            ValueError: an option of the trainer that cannot work with this module.
+            ValueError: an option of the trainer that does not work with this module.
             FolderInUse: another process trains in ``default_root_dir``.
         """
         if isinstance(model, LanguageModule):
@@ -148,7 +150,7 @@ class Trainer(pl.Trainer):
     def save_checkpoint(
         self, filepath: str | PathOrUrl, weights_only: bool | None = None, storage_options: Any | None = None
     ) -> None:
-        """Save, as Lightning does; a callback that saves during a validation with averaged weights saves the trained ones."""
+        """Save, as Lightning does; during a validation with averaged weights, the trained weights are saved."""
         module = self.lightning_module
         with module.trained_weights() if isinstance(module, LanguageModule) else nullcontext():
             super().save_checkpoint(str(filepath), weights_only, storage_options)
@@ -173,7 +175,9 @@ class Trainer(pl.Trainer):
 
 
 class _NoSignals(_SignalConnector):
-    """Lightning's handlers would broadcast from within a handler, and raise in the middle of a step: `GracefulStop` is here."""
+    """Disables Lightning's signal handlers, which broadcast from within a handler, and raise in the middle of a step:
+    `GracefulStop` is used.
+    """
 
     @override
     def register_signal_handlers(self) -> None:
@@ -181,11 +185,11 @@ class _NoSignals(_SignalConnector):
 
     @override
     def teardown(self) -> None:
-        """Nothing was registered."""
+        """Do nothing, since nothing was registered."""
 
 
 class _SettledCheckpoints(_CheckpointConnector):
-    """Ends interrupted replacements before a checkpoint is chosen, and takes the newest of a run's folder."""
+    """Completes interrupted replacements before a checkpoint is chosen, and resolves a run's folder to its newest one."""
 
     @override
     def _select_ckpt_path(
@@ -211,7 +215,7 @@ def _checkpoint_folders(trainer: pl.Trainer) -> set[PathOrUrl]:
 
 
 def _check_devices(accelerator: Any, devices: Any) -> None:
-    """Refuse GPUs that are not there, and ranks of a CPU by number, before data are prepared.
+    """Raise for GPUs that do not exist, and for CPU ranks that are not given as a number, before data is prepared.
 
     Raises:
         ValueError: with what to set instead.
@@ -234,10 +238,10 @@ def _check_devices(accelerator: Any, devices: Any) -> None:
 
 
 def _check_options(trainer: Trainer, module: LanguageModule, datamodule: Any) -> None:
-    """Refuse ranks that do not divide a step, and what Lightning offers for other ways of training: before data are prepared.
+    """Raise for ranks that do not divide a step, and for Lightning options that do not apply here, before data is prepared.
 
     Raises:
-        ValueError: an option without effect, or with another one than meant.
+        ValueError: an option without effect, or with another one than intended.
     """
     check_context(module.parallel.context, module.shape, trainer.world_size)
     together = module.ranks_per_sample

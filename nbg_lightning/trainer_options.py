@@ -1,6 +1,6 @@
-"""The commands that run Lightning's Trainer, and its options that would do something else here than they say.
+"""The commands that run Lightning's Trainer, and Trainer options that would not do what they say here.
 
-Options are looked at twice: in configs, before torch is imported, and when a `Trainer` is made or used in Python.
+Options are checked twice: in configs, before torch is imported, and when a `Trainer` is created or used in Python.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ LAUNCHER_VARIABLES = (
 
 
 class Refusal(NamedTuple):
-    """An option, when it is refused, and what to do.
+    """An option, when it is rejected, and what to do.
 
     Attributes:
-        name: of the option.
-        is_wrong: tells it of a value that is given.
-        instead: what to set.
+        name: name of the option.
+        is_wrong: whether a given value is rejected.
+        instead: what to set instead.
     """
 
     name: str
@@ -49,7 +49,7 @@ def _number(value: Any) -> bool:
 
 
 def _is_word(value: Any) -> bool:
-    """Whether it is a name of Lightning's, and no class."""
+    """Whether it is a name of Lightning's rather than a class."""
     return isinstance(value, str) and bool(re.fullmatch(r"[a-z0-9_]+", value))
 
 
@@ -106,11 +106,11 @@ TRAINING = (
 
 
 def refuse(options: Mapping[str, Any], refusals: tuple[Refusal, ...]) -> None:
-    """Refuse the first option that is wrong.
+    """Raise for the first rejected option.
 
     Args:
-        options: values by name; those that are not there are not asked.
-        refusals: that apply.
+        options: values by name; absent ones are not checked.
+        refusals: the rules that apply.
 
     Raises:
         ValueError: with what to set instead.

@@ -1,4 +1,4 @@
-"""Files and folders behind a URL, with those methods of `pathlib.Path` that readers and writers of checkpoints use."""
+"""Files and folders behind a URL, with the methods of `pathlib.Path` that are used for checkpoints."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nbg_lightning.remote import about_url, asked, is_url, open_store, read_rang
 
 @dataclass(frozen=True, order=True)
 class UrlPath:
-    """A file or folder of a store; folders are there while something is in them.
+    """A file or folder in a store; a folder exists while it is not empty.
 
     Args:
-        url: of it, which ends without a slash.
+        url: its URL, without a trailing slash.
 
     Example:
         >>> (UrlPath("s3://bucket/run") / "step-00000010").name
@@ -36,45 +36,45 @@ class UrlPath:
 
     @property
     def name(self) -> str:
-        """What stands behind the last slash."""
+        """The part after the last slash."""
         return self.url.rpartition("/")[2]
 
     @property
     def suffix(self) -> str:
-        """What the name ends with, from its last dot on."""
+        """The suffix of the name, from its last dot on."""
         return PurePosixPath(self.name).suffix
 
     @property
     def parent(self) -> UrlPath:
-        """The folder that it is in."""
+        """The parent folder."""
         return UrlPath(self.url.rpartition("/")[0])
 
     def with_name(self, name: str) -> UrlPath:
-        """Another one of its folder."""
+        """A sibling with another name."""
         return self.parent / name
 
     def _store(self) -> tuple[Any, str]:
-        """Its store, which forgets what it has listed, and the path there."""
+        """Its store, with listings uncached, and the path in it."""
         store, path = open_store(self.url)
         store.invalidate_cache()
         return store, path
 
     def exists(self) -> bool:
-        """Whether there is a file or folder."""
+        """Whether it is a file or folder."""
         store, path = self._store()
         return bool(asked(self.url, lambda: store.exists(path)))
 
     def is_file(self) -> bool:
-        """Whether there is a file."""
+        """Whether it is a file."""
         store, path = self._store()
         return bool(asked(self.url, lambda: store.isfile(path)))
 
     def is_dir(self) -> bool:
-        """Whether something is in it."""
+        """Whether it is a folder, that is, not empty."""
         return next(self.iterdir(), None) is not None
 
     def iterdir(self) -> Iterator[UrlPath]:
-        """What is in a folder, by name; nothing where there is none."""
+        """The contents of a folder, by name; empty if there is none."""
         store, path = open_store(self.url)
         own = path.rstrip("/")
         try:
@@ -85,11 +85,11 @@ class UrlPath:
         return iter([self / name for name in sorted(names)])
 
     def glob(self, pattern: str) -> Iterator[UrlPath]:
-        """What is in a folder under a name of that pattern."""
+        """The contents of a folder whose names match a pattern."""
         return (each for each in self.iterdir() if fnmatch(each.name, pattern))
 
     def read_bytes(self) -> bytes:
-        """A file, whole.
+        """Read a file.
 
         Raises:
             FileNotFoundError: there is none.
@@ -97,30 +97,30 @@ class UrlPath:
         return read_url(self.url)
 
     def write_bytes(self, data: bytes) -> None:
-        """A file, whole; it is there when all of it is."""
+        """Write a file, atomically."""
         store, path = open_store(self.url)
         asked(self.url, lambda: store.pipe_file(path, data), "written")
 
     def open_write(self) -> IO[bytes]:
-        """A file to write from its begin to its end; it is there once it is closed."""
+        """Open a file for sequential writing; it appears once it is closed."""
         store, path = open_store(self.url)
         asked(self.url, lambda: store.makedirs(str(PurePosixPath(path).parent), exist_ok=True), "written")
         return cast(IO[bytes], store.open(path, "wb"))
 
     def modified(self) -> float:
-        """When a file was written, in seconds since the epoch."""
+        """Modification time of a file, in seconds since the epoch."""
         store, path = open_store(self.url)
         found = asked(self.url, lambda: store.modified(path))
         return cast(datetime, found).timestamp()
 
     def move(self, target: UrlPath) -> None:
-        """Give a file another name; stores copy it."""
+        """Rename a file; stores copy it."""
         store, path = open_store(self.url)
         _, there = open_store(target.url)
         asked(self.url, lambda: store.mv(path, there), "moved")
 
     def remove(self) -> None:
-        """Remove a file, or a folder with all that is in it; it may be gone already."""
+        """Remove a file, or a folder with its contents, if it exists."""
         store, path = self._store()
 
         def gone() -> None:
@@ -134,14 +134,14 @@ PathOrUrl = Path | UrlPath
 
 
 def place_of(place: str | Path | UrlPath) -> PathOrUrl:
-    """A path, or what a URL names."""
+    """A `Path`, or a `UrlPath` for a URL."""
     if isinstance(place, (Path, UrlPath)):
         return place
     return UrlPath(place.rstrip("/")) if is_url(place) else Path(place)
 
 
 class CheckedUrl(CheckedFile):
-    """A file behind a URL whose blocks are compared with their digests when they are first read.
+    """A file behind a URL whose blocks are verified against their digests when they are first read.
 
     Raises:
         FileNotFoundError: there is none.
@@ -161,12 +161,12 @@ class CheckedUrl(CheckedFile):
 
 
 def open_checked(place: PathOrUrl, expected: FileDigest, advice: str) -> CheckedFile:
-    """A file whose blocks are checked as they are read."""
+    """Open a file whose blocks are verified as they are read."""
     return CheckedUrl(place, expected, advice) if isinstance(place, UrlPath) else CheckedFile(place, expected, advice)
 
 
 def require_file(place: PathOrUrl) -> None:
-    """Refuse what is no regular file of a disk; behind a URL there are no others.
+    """Raise for anything but a regular file on a disk; files behind URLs are always regular.
 
     Raises:
         FileNotFoundError, ValueError: as `require_regular`.

@@ -1,4 +1,4 @@
-"""Processes that work for another one: they leave signals to it, and end with it."""
+"""Worker processes: they ignore signals, and end with their parent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def usable_cores() -> int:
 
 @contextmanager
 def hidden_main_module() -> Iterator[None]:
-    """New processes find an empty main module, so they do not run the user's script."""
+    """Hide the main module from new processes, so that they do not run the user's script."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
@@ -43,7 +43,7 @@ else:
 
 
 class _Worker(_Process):
-    """A process that is born with signals blocked: one that reaches it before it has begun does not kill it."""
+    """A process that starts with signals blocked, so that an early one does not kill it."""
 
     def start(self) -> None:
         self.parent_id = os.getpid()
@@ -64,7 +64,9 @@ class _Worker(_Process):
 
 
 def _obey_parent_only(parent: int) -> None:
-    """End when the parent says so or is gone, not when a signal reaches the whole group: the parent may need this worker yet."""
+    """End when the parent requests it or is gone, not when a signal reaches the whole group: the parent may still need this
+    worker.
+    """
     if not hasattr(signal, "sigtimedwait"):  # macOS: the signals stay blocked, and SIGKILL remains
         return
     while True:
@@ -80,7 +82,7 @@ class SpawnedWorker(_Worker, multiprocessing.context.SpawnProcess):
 
 
 class ForkedWorker(_Worker, multiprocessing.context.ForkProcess):
-    """A worker that begins as a copy of its parent."""
+    """A worker that starts as a copy of its parent."""
 
 
 class _SpawnContext(multiprocessing.context.SpawnContext):
@@ -100,6 +102,6 @@ _CONTEXTS: dict[str, Any] = {"spawn": _SpawnContext, "fork": _ForkContext}
 
 
 def worker_context(method: str) -> Any:
-    """The `multiprocessing` context whose processes are such workers, by its start method; others are Python's own."""
+    """A `multiprocessing` context for such workers, by its start method; others are Python's own."""
     kind = _CONTEXTS.get(method)
     return multiprocessing.get_context(method) if kind is None else kind()
