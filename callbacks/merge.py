@@ -75,7 +75,7 @@ class MergeCheckpoints(pl.Callback):
             return
         out = root / "merged" / Path(names[-1]).name
         if out.exists():
-            log.info(f"{out} is there: nothing is merged")
+            log.info(f"{out} already exists: nothing is merged")
             return
         parts = [TrainingCheckpoint(root / name) for name in names]
         check_one_run(parts)

@@ -32,7 +32,7 @@ from nbg_lightning.schedule.mixture import MixturePlan, MixtureStage
 from nbg_lightning.schedule.tokens import parse_tokens
 
 WindowedSources = dict[str, tuple[RenderedSource, Windows]]
-"""Source name -> its samples, and which of them lie in which window."""
+"""Source name -> its samples, and their assignment to windows."""
 
 
 class RenderingKeywords(PreparationKeywords, total=False):

@@ -84,9 +84,9 @@ class StepDataModule(pl.LightningDataModule, ABC):
     """
 
     kind: ClassVar[DataKind | None] = None
-    """The kind of the samples; None for a datamodule of the user's own, which any module takes."""
+    """The kind of the samples; None for a custom datamodule, which any module accepts."""
     unit: ClassVar[str] = "tokens"
-    """What a plan counts, as progress shows it."""
+    """The unit that a plan counts, for progress."""
 
     def __init__(self, seed: int = 0, num_workers: int = 0):
         super().__init__()

@@ -215,7 +215,7 @@ def find(path: str, depth: int = 0) -> Definition | None:
 
 
 def _resolve(expression: ast.expr, module: str) -> Definition | None:
-    """What a name or a dotted name stands for in a module."""
+    """The object that a name or a dotted name refers to in a module."""
     found = _module(module)
     if found is None:
         return None

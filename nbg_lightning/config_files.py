@@ -147,7 +147,7 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def _check_parts(text: str, name: str) -> None:
-    """Refuse, in time that does not grow with the text, more parts than a config has.
+    """Reject YAML with more parts than any config has, in time independent of the text's length.
 
     Raises:
         RecursionError: they are nested too deeply.
@@ -166,7 +166,7 @@ def _check_parts(text: str, name: str) -> None:
 
 
 def _reason(error: Any, text: str) -> tuple[str, str]:
-    """What PyYAML says of a text, with the line it means, and what to do about it."""
+    """PyYAML's error with its line, and what to do about it."""
     import yaml
 
     reason = " ".join(

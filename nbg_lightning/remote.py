@@ -75,7 +75,7 @@ def open_store(url: str) -> tuple[Any, str]:
 
 
 def _package_of(url: str) -> str:
-    """What to install for a kind of store."""
+    """The package to install for a kind of store."""
     return _PACKAGES.get(url.partition("://")[0].lower(), "the package that it names")
 
 
@@ -233,7 +233,7 @@ def asked(url: str, request: Callable[[], T], done: str = "read") -> T:
                 raise OSError(
                     f"{url} could not be {done} for {RETRY_SECONDS:g} s ({first_line(error)}); try again when its store answers"
                 ) from error
-            log.warn(f"{url}: {first_line(error)}; asking again")
+            log.warn(f"{url}: {first_line(error)}; retrying")
         time.sleep(pause)
         pause = min(2 * pause, _LONGEST_PAUSE)
     raise AssertionError("requests are not counted to an end")

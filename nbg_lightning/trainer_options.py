@@ -78,14 +78,14 @@ ALWAYS = (
         "max_steps", lambda value: _number(value) and value < -1, "give a number of steps from 0, or -1 for no limit"
     ),
 )
-"""Refused with any module."""
+"""Rejected with any module."""
 
 STEPS = (
     Refusal("max_epochs", lambda value: value not in (None, 1, 0, -1), _LENGTH),
     Refusal("min_epochs", lambda value: value not in (None, 0, 1), _LENGTH),
     Refusal("reload_dataloaders_every_n_epochs", bool, _LENGTH),
 )
-"""Refused with datamodules that count steps."""
+"""Rejected with datamodules that count steps."""
 
 TRAINING = (
     Refusal("accumulate_grad_batches", lambda value: value not in (None, 1), _BATCH),
@@ -102,7 +102,7 @@ TRAINING = (
         "nothing starts the other nodes: run the command by torchrun or Slurm on each of them (docs/clusters.md)",
     ),
 )
-"""Refused when one of the library's modules trains."""
+"""Rejected when training one of the library's modules."""
 
 
 def refuse(options: Mapping[str, Any], refusals: tuple[Refusal, ...]) -> None:

@@ -26,7 +26,7 @@ from nbg_lightning.environments.worker import EnvironmentFailed, EnvironmentServ
 from nbg_lightning.error_line import first_line
 
 Generate = Callable[[Sequence[Prompt], Sampling, float], list[list[Completion]]]
-"""Draws completions within so many seconds; all ranks call it together, perhaps without a prompt."""
+"""Samples completions within a number of seconds. Collective; a rank may have no prompts."""
 _TOGETHER = 0.05  # minimum seconds to wait for all replies, so that the next turns are sampled in one batch
 _SHARE = 0.05  # share of the last round's seconds to wait for them, if this is longer
 _LOOK = 1.0  # seconds between checks for a stop while waiting for the first reply

@@ -9,7 +9,7 @@ COUNTS = (
     *("calls", "unreadable_calls", "unknown_tools", "invalid_arguments"),
     *("raised", "unserialisable", "cut_results"),
 )
-"""Counts that every episode has, if only as 0."""
+"""Counts that every episode reports, even if 0."""
 
 
 def episode_measures(episode: Episode) -> dict[str, float]:

@@ -109,7 +109,7 @@ def read_documents(folder: str | Path) -> dict[str, str]:
 
 
 def _passages(name: str, lines: list[str]) -> Iterator[Passage]:
-    """Lines up to so many words; they end at an empty line where one is near."""
+    """Split lines into passages of a maximum number of words, preferably at empty lines."""
     begin = count = 0
     for place, line in enumerate(lines):
         count += len(line.split())

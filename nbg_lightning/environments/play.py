@@ -13,7 +13,7 @@ from nbg_lightning.environments.driver import EpisodeDriver
 from nbg_lightning.environments.episode import Episode
 
 Draw = Callable[[Sequence[Prompt], Sampling, "float | None"], list[list[Completion]]]
-"""As `Engine.generate`: completions within so many seconds, or in any time."""
+"""Like `Engine.generate`: completions within a number of seconds, or without a limit."""
 
 
 def check_episodes(engine: Engine, format: ChatFormat | None, name: str) -> None:

@@ -24,7 +24,7 @@ from nbg_lightning.error_line import first_line
 from nbg_lightning.import_path import import_object
 
 QUESTION = "question"
-"""A parameter of this name gets the `Question`, and is not in the schema."""
+"""A parameter of this name receives the `Question`, and is not part of the schema."""
 _KINDS = {str: "string", int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
 
 

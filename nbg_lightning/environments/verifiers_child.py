@@ -37,14 +37,14 @@ Episodes = dict[int, tuple[int, socket.socket, int]]
 
 
 class JsonLink:
-    """Lines of JSON over a socket."""
+    """JSON lines over a socket."""
 
     def __init__(self, connection: socket.socket):
         self._file = connection.makefile("rwb")
         self._lock = threading.Lock()
 
     def ask(self, message: dict[str, Any]) -> Any:
-        """Send a message and wait for the answer; None where nobody is there any more."""
+        """Send a message and wait for the answer; None if the peer is gone."""
         with self._lock:
             self.tell(message)
             return self.heard()
@@ -66,14 +66,14 @@ class JsonLink:
 
 
 class Dialogue:
-    """What the environment has shown its model so far."""
+    """The conversation that the environment has shown its model so far."""
 
     def __init__(self, link: JsonLink):
         self.link = link
         self._known: list[dict[str, Any]] | None = None
 
     def turn(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The model's turn for a request of the environment, as OpenAI's answer has it."""
+        """The model's turn for a request of the environment, in OpenAI's response format."""
         messages = [_plain(message) for message in request["messages"]]
         if self._known is None:
             told = {"turns": messages, "tools": request.get("tools") or []}
@@ -118,7 +118,7 @@ def _plain(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def handler(conversation: Dialogue, key: str) -> type[BaseHTTPRequestHandler]:
-    """OpenAI's interface to a conversation, for who knows the key."""
+    """A request handler with OpenAI's API for one conversation, protected by a key."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -153,7 +153,7 @@ def handler(conversation: Dialogue, key: str) -> type[BaseHTTPRequestHandler]:
 
 
 def play(environment: Any, link: JsonLink) -> None:
-    """One episode: the environment runs its rollout against the server of its conversation."""
+    """Play one episode: the environment runs its rollout against the server of its conversation."""
     asked = link.heard()
     if asked is None:
         return
@@ -168,7 +168,7 @@ def play(environment: Any, link: JsonLink) -> None:
 
 
 async def rolled_out(environment: Any, row: dict[str, Any], url: str, key: str) -> dict[str, Any]:
-    """The score of a rollout, or why there is none."""
+    """The score of a rollout, or the reason why there is none."""
     from openai import AsyncOpenAI
 
     client = AsyncOpenAI(base_url=url, api_key=key, timeout=None, max_retries=0)
@@ -201,7 +201,7 @@ def first_line(error: Any) -> str:
 
 
 def serve(environment: Any, descriptor: int) -> NoReturn:
-    """Fork for each connection, until the parent is gone; who hangs up has his episode killed, whatever it does."""
+    """Fork for each connection, until the parent is gone; closing a connection kills its episode."""
     listening, waiting = socket.socket(fileno=descriptor), select.poll()
     episodes: Episodes = {}
     signal.signal(signal.SIGTERM, lambda *_: end_all(episodes))  # the parent is gone
@@ -215,7 +215,7 @@ def serve(environment: Any, descriptor: int) -> NoReturn:
 
 
 def begin(environment: Any, listening: socket.socket, episodes: Episodes, waiting: select.poll) -> None:
-    """Fork for a connection, and keep its end to see who hangs up."""
+    """Fork for a connection, and keep its descriptor to detect that it is closed."""
     connection, _ = listening.accept()
     pid = os.fork()
     if pid == 0:
@@ -235,7 +235,7 @@ def begin(environment: Any, listening: socket.socket, episodes: Episodes, waitin
 
 
 def end(episodes: Episodes, ready: int, waiting: select.poll) -> None:
-    """Kill an episode's process, if it is still there, and forget it."""
+    """Kill an episode's process, if it is still running, and forget it."""
     pid, connection, watched = episodes[ready]
     kill(pid)
     os.waitpid(pid, 0)
@@ -263,7 +263,7 @@ def end_all(episodes: Episodes) -> NoReturn:
 
 
 def loaded_file(path: str, arguments: dict[str, Any]) -> Any:
-    """What ``load_environment`` of a Python file gives."""
+    """The environment returned by ``load_environment`` of a Python file."""
     spec = importlib.util.spec_from_file_location("environment_of_a_file", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file; give one that defines load_environment")

@@ -131,7 +131,7 @@ class Benchmark(ABC):  # noqa: B024 - jsonargparse takes subclasses of abstract 
         self._loaded: Loaded | None = None
 
     def own_sampling(self) -> dict[str, Any]:
-        """What it asks for in place of the suite's sampling."""
+        """The benchmark's own sampling settings, which override the suite's."""
         names = ("n", "max_new_tokens", "temperature", "top_p")
         return {name: value for name, value in vars(self).items() if name in names and value is not None}
 
@@ -348,7 +348,7 @@ def _own_id(name: str, taken: dict[str, int]) -> str:
 
 
 def _label(name: str, value: Any) -> str | None:
-    """What items are grouped by, as a text."""
+    """A grouping value as text."""
     if isinstance(value, (list, dict)):
         raise ValueError(f"the {name} is invalid: a {type(value).__name__}; give a text")
     return None if value is None else str(value)

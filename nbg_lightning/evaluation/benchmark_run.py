@@ -28,7 +28,7 @@ STRATEGIES: Mapping[Kind, Callable[[RunContext, NumberedItems], list[Record]]] =
     "choices": choice_records,
     "perplexity": text_records,
 }
-"""How items of each kind become records. A benchmark of the kind ``harness`` has no items: it runs itself."""
+"""Functions that evaluate items of each kind. A benchmark of the kind ``harness`` has no items: it runs itself."""
 
 
 class BenchmarkRun:
@@ -57,7 +57,7 @@ class BenchmarkRun:
         if known and len(known) == len(items):
             log.info(f"{self.benchmark.name}: all {len(known)} items are in {self.file}")
         elif known:
-            log.info(f"{self.benchmark.name}: going on after {len(known)} items of {len(items)}")
+            log.info(f"{self.benchmark.name}: resuming after {len(known)} of {len(items)} items")
         todo = [(index, item) for index, item in enumerate(items) if item.id not in known]
         with ExitStack() as stack:
             stack.enter_context(self.benchmark.opened())

@@ -21,7 +21,7 @@ from nbg_lightning.evaluation.log_likelihood import Request
 
 TEXT = "text"
 Format = str
-"""``text`` continues text (base models). All else are chats: ``nanbeige``, ``tokenizer``, or a file with a template, see
+"""``text`` is text completion (base models). All others are chat formats: ``nanbeige``, ``tokenizer``, or a template file, see
 `nbg_lightning.engines.chat.Template`. ``auto`` is the chat format of a model whose checkpoint records one, and else ``text``."""
 
 

@@ -211,7 +211,7 @@ def read_records(file: Path) -> list[Record]:
             except (ValueError, RecursionError) as error:
                 if line.endswith(b"\n"):  # the last one may have been torn by a kill
                     log.warn(
-                        f"{file}, line {number} is damaged ({first_line(error)}): left out, and its item is done again"
+                        f"{file}, line {number} is damaged ({first_line(error)}): it is skipped, and its item is evaluated again"
                     )
                 continue
             if not isinstance(record, dict) or not {"id", "index", "status"} <= set(record):

@@ -17,7 +17,7 @@ from nbg_lightning.evaluation.prompts import Prompts, RenderedPrompt, digest
 from nbg_lightning.evaluation.results import Record
 
 NumberedItems = Sequence[tuple[int, Item]]
-"""Items that a rank is asked about in one call, each with its place in the benchmark."""
+"""Items of one call on a rank, each with its index in the benchmark."""
 
 
 @dataclass

@@ -18,7 +18,7 @@ from nbg_lightning.evaluation.verdicts import checked_verdicts
 from nbg_lightning.scoring.result import Verdict, failure
 
 Sample = dict[str, Any]
-"""One answer as it stands in a record."""
+"""One answer in a record."""
 
 
 def written_records(context: RunContext, part: NumberedItems) -> list[Record]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 LOG_FLOOR = -100.0
-"""Least log-probability of a teacher, as in `torch.nn.BCELoss`: an outcome that it rules out (a logit of -inf) costs a student
+"""Minimum log-probability of a teacher, as in `torch.nn.BCELoss`: an outcome that it rules out (a logit of -inf) costs a student
 100 nats times its probability in the reverse KL, not infinitely many, and the loss stays finite."""
 
 DivergenceKind = Literal["forward_kl", "reverse_kl", "jensen_shannon"]

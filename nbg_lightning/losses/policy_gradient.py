@@ -19,9 +19,9 @@ from torch import Tensor
 
 LossName = Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo"]
 Aggregation = Literal["sequence_mean", "token_mean", "constant_length"]
-"""How token losses are added up: every answer alike, every token alike, or every answer over one constant length."""
+"""How token losses are aggregated: with equal weight per answer, equal weight per token, or over a constant length."""
 Ratio = Literal["token", "sequence", "weight"]
-"""What importance ratios are of and what they do: of tokens, of whole answers, or of tokens as weights without gradient."""
+"""Kind of importance ratio: per token, per sequence, or per token as a weight without gradient."""
 EngineCorrection = Literal["truncate", "mask", "none"]
 KLValue = Literal["k1", "k2", "k3"]
 KLGradient = Literal["k2", "k3"]
@@ -253,7 +253,7 @@ def engine_weights(
     return torch.where((weights < 1.0 / cap) | (weights > cap), 0.0, weights)
 
 
-# -- how token losses are added up -------------------------------------------------------------------------------------
+# -- aggregation of token losses ---------------------------------------------------------------------------------------
 
 
 def token_weights(sequence_T: Tensor, lengths_S: Tensor, aggregation: Aggregation, max_length: int) -> Tensor:

@@ -40,7 +40,7 @@ def is_comparable(
     theirs = tokenizer_of(teacher)
     agree = there == here if theirs is None or tokenizer is None else same_ids(theirs, tokenizer)
     if theirs is None and agree:
-        log.warn(f"{teacher} has no tokenizer: it is taken for granted that its ids are the student's")
+        log.warn(f"{teacher} has no tokenizer: it is assumed that its ids are the student's")
     if not agree:
         why = "another tokenizer" if theirs is not None else f"{there} ids (the student has {here}) and no tokenizer"
         if only_loss:

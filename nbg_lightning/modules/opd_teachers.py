@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 OneTeacher = str | ServerTeacher
 Teaching = OneTeacher | dict[str, OneTeacher]
 DEFAULT = "default"
-"""The key of the teacher of all sources that are not named."""
+"""Key of the teacher for all sources that are not named."""
 
 
 class Listing(NamedTuple):

@@ -92,7 +92,7 @@ def newest_results(folder: Path) -> list[Path]:
 
 
 def _below(folder: Path) -> str:
-    """What there is further down, for a message."""
+    """Viewable files further below, for a message."""
     found = [
         file.parent if file.name == RESULTS else file
         for name in (ROLLOUTS, RESULTS, "pairs.jsonl")

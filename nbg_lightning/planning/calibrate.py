@@ -147,7 +147,7 @@ class Stopwatch:
         return 3 * 4 * size / self.seconds(lambda: one.add_(other)) / 1e9
 
     def rates(self, shape: LanguageModelConfig, dtype: str) -> Rates:
-        """What the blocks and each task's head reach, forward and backward."""
+        """Measured throughput of the blocks and of each task's head, forward and backward."""
         rows, length = _TOKENS[self.device.type]
         model = create_model(shape, ParallelConfig(), device=self.device).to(getattr(torch, dtype))
         tokens = torch.zeros(rows, length, dtype=torch.int64, device=self.device)

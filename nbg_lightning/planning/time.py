@@ -172,7 +172,7 @@ def _frozen(workload: Workload) -> list[LanguageModelConfig]:
 
 
 def _rollouts(workload: Workload, cluster: Cluster, device: Device) -> float:
-    """Decoding reads all weights for each token of the answers under way, and the keys and values of each: at full length."""
+    """Decoding time: each token of the current answers reads all weights, and each answer's KV cache, at full length."""
     if not workload.answer:
         return 0.0
     shape = workload.shape

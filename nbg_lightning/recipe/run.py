@@ -20,7 +20,7 @@ from nbg_lightning.recipe.plan import CHANGES, Recipe
 
 STATE = "step.json"
 State = Literal["done", "resume", "run", "redo"]
-"""``done``: made from the same content. ``resume``: begun from it. ``redo``: something else stands there. ``run``: nothing."""
+"""``done``: finished with the same key. ``resume``: started with it. ``redo``: has another key. ``run``: not started."""
 
 
 @dataclass

@@ -31,7 +31,7 @@ _PRIOR = 0.5  # weight of a win and a loss against an average answer: keeps stre
 _ROUNDS = 200  # iterations of the fit, each a contraction; groups are small
 
 PairOutcome = tuple[int, int, float]
-"""Two answers' places in their group, and what the comparison is worth to the first: 1 won, 0.5 even, 0 lost."""
+"""Indices of two answers in their group, and the result for the first: 1 won, 0.5 tie, 0 lost."""
 
 
 class PairwisePreferenceReward(Reward):

@@ -13,7 +13,7 @@ from nbg_lightning.error_line import first_line
 from nbg_lightning.scoring.result import Verdict
 
 RewardResult = Verdict
-"""What a reward gives for an answer is a verdict, under the name that rewards have for it."""
+"""A reward's result for an answer: another name for a verdict."""
 
 
 @dataclass(frozen=True)

@@ -201,7 +201,9 @@ class RolloutsAhead:
                     raise EngineDied(f"step {step} has no answers after {waited:.0f} s: its engine is {self._what()}")
                 if time.monotonic() - said > _SAY_SECONDS:
                     said = time.monotonic()
-                    log.info(f"step {step} waits for its answers since {waited:.0f} s: the engine is {self._what()}")
+                    log.info(
+                        f"step {step} has been waiting for its answers for {waited:.0f} s: the engine is {self._what()}"
+                    )
             return self._drawn[step]
 
     # -- in the thread -------------------------------------------------------------------------------------------------

@@ -44,5 +44,5 @@ class HeldOut:
         self._measured |= set(found)
         if not self.dropped:
             return found
-        log.info("this validation is dropped, and its metrics are NaN: those of a part would mislead")
+        log.info("this validation is dropped, and its metrics are NaN: partial ones would mislead")
         return dict.fromkeys(sorted(self._measured), math.nan)

@@ -14,7 +14,7 @@ from nbg_lightning.environments.driver import Generate
 from nbg_lightning.rl.rollouts import Rollout
 
 Gather = Callable[[Any], list[Any]]
-"""Gives the value of each process that shares a token budget, to each (`distributed.gather_objects`)."""
+"""Gathers the values of all processes that share a token budget (`distributed.gather_objects`)."""
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _legend_handles(axes: Axes, colors: Colors) -> list[Any]:
 
 
 def _widened_note(plan: Plan, edges: list[float]) -> str:
-    """Say which stages are drawn wider than their share; empty if all have theirs."""
+    """A note about stages that are drawn wider than their share; empty if there are none."""
     widened = [
         stage.name for a, b, stage in zip(edges, edges[1:], plan.stages, strict=False) if b - a > 1.02 * stage.share
     ]
@@ -144,14 +144,14 @@ def _details(plan: Plan, stage: StagePlan) -> list[str]:
 
 
 def _wrapped_name(name: str, room: float, size: float) -> list[str]:
-    """A stage's name in lines that fit so many inches."""
+    """A stage's name, wrapped to a width in inches."""
     # A bold letter is about 0.6 of the font size wide, a point is 1/72 inch.
     letters = max(6, int((room - 0.08) * 72 / (0.6 * size)))
     return textwrap.wrap(name.replace("_", " "), letters, break_long_words=True) or [name]
 
 
 def _wrapped_details(details: list[str], room: float, size: float) -> list[str]:
-    """The details in as few lines as fit so many inches."""
+    """The details, wrapped to a width in inches in as few lines as possible."""
     # Details are a little smaller and not bold.
     letters = max(6, int((room - 0.04) * 72 / (0.54 * (size - 0.8))))
     joined = [" · ".join(details[:2]), *details[2:]]
@@ -210,7 +210,7 @@ def _draw_learning_rate(axes: Axes, plan: Plan, edges: list[float], inches: list
 
 
 class _Mark(NamedTuple):
-    """A label of a learning rate: its value, where the line goes on, and the number of its stage."""
+    """A learning-rate label: its value, where the line continues, and the index of its stage."""
 
     rate: float
     side: Literal["left", "center", "right"]
@@ -218,9 +218,9 @@ class _Mark(NamedTuple):
 
 
 def _marks(plan: Plan, edges: list[float], distance: float) -> dict[float, _Mark]:
-    """One label wherever the rate has an end: start and end of the run, jumps, both ends of a slope.
+    """One label wherever the learning rate starts, ends, jumps, or changes its slope.
 
-    Of labels that would touch each other the earlier one stays, and the last one always.
+    Of overlapping labels the earlier one is kept, and always the last.
     """
     marks: dict[float, _Mark] = {}
     for number, (stage, a, b) in enumerate(zip(plan.stages, edges, edges[1:], strict=False)):

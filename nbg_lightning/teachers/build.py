@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nbg_lightning.core.prefixes import SharePrefixes
 
 Sequences = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
-"""Gives ids and trained mask of every sequence, each time in the same order."""
+"""Iterates over ids and trained mask of every sequence, always in the same order."""
 
 SORTED_TOGETHER = 4096  # number of sequences in memory at once
 

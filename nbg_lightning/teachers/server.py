@@ -155,10 +155,10 @@ class ServerTeacher(ServerEngine):
 
 
 def _names(reply: Any, ids: Sequence[int]) -> list[str]:
-    """What the server calls each id of a prompt; a replacement character for the first, of which it says nothing.
+    """The server's name for each id of a prompt; a replacement character for the first, which it does not report.
 
     Raises:
-        ValueError: it does not say.
+        ValueError: the server does not report them.
     """
     try:
         listed = reply["choices"][0]["prompt_logprobs"]
@@ -171,10 +171,10 @@ def _names(reply: Any, ids: Sequence[int]) -> list[str]:
 
 
 def _read(reply: Any, sequence: TokenSequence, k: int) -> TopKTargets:
-    """The lists of a reply, at the trained tokens.
+    """The top-k lists of a response, at the trained tokens.
 
     Raises:
-        ValueError: it has not what was asked for.
+        ValueError: the response lacks requested data.
     """
     try:
         listed = reply["choices"][0]["prompt_logprobs"]

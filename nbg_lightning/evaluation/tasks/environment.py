@@ -64,7 +64,7 @@ class EnvironmentBenchmark(Benchmark):
         self.scorer = EnvironmentReward(self.reward)
 
     def check_source(self) -> None:
-        """Refuse questions from nowhere, or from two places.
+        """Check that questions come from exactly one place.
 
         Raises:
             ValueError: with what to do.

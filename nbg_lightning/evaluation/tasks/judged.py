@@ -134,7 +134,7 @@ class Judged(Benchmark):
 
 
 def _end_of(judgement: Answer) -> str:
-    """What the judge said last, on one line: the record of an error shows it."""
+    """The end of the judge's response in one line, for the record of an error."""
     said = " ".join(judgement.text.split())
     return f": ... {said[-120:]}" if said else ""
 

@@ -80,7 +80,7 @@ class PassRateFilter:
         if not 0 <= self.max_errors <= 1:
             raise ValueError(f"max_errors is invalid: {self.max_errors}; give a share from 0 to 1")
         if self.sampling.truncated:
-            log.warn("top_p and top_k change the pass rate: training draws by temperature alone")
+            log.warn("top_p and top_k change the pass rate: training samples by temperature alone")
         if self.environment is None and self.reward is None:
             raise ValueError("reward is invalid: there is none; give one, or an environment that gives scores")
         self._scorer = self.reward if self.environment is None else EnvironmentReward(self.reward)

@@ -85,7 +85,7 @@ def appended(path: Path, wanted: Mapping[str, Any]) -> Iterator[Any]:
     """Open the part's file for appending; it is started anew if it belongs to another measurement."""
     kept = path.is_file() and read_part(path, wanted) is not None
     if path.is_file() and not kept:
-        log.info(f"{path} is of other weights, sampling or reward, and begun anew")
+        log.info(f"{path} belongs to other weights, sampling or reward, and is started anew")
     with open(path, "a" if kept else "w", encoding="utf-8") as stream:
         # A line truncated by a kill must not merge with the next one.
         stream.write("\n" if kept else seal(dict(wanted), indent=None))
