@@ -205,7 +205,7 @@ def table(columns: Mapping[str, Structure]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--against", metavar="COMMIT", help="a commit to stand beside; the page is written then")
+    parser.add_argument("--against", metavar="COMMIT", help="commit to compare with; also writes the page")
     against = parser.parse_args().against
     trees = {} if against is None else {f"at {against}": measure(files_of(against))}
     made = table(trees | {"here": measure(files_of(None))})

@@ -62,9 +62,13 @@ def main() -> None:
     """Run all builders in one folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/construction-solutions"))
-    parser.add_argument("--human", type=int, default=40, help="questions that people wrote (default 40)")
-    parser.add_argument("--word-problems", type=int, default=24, help="of reasoning-gym (default 24)")
-    parser.add_argument("--programs", type=int, default=40, help="functions of the standard library (default 40)")
+    parser.add_argument("--human", type=int, default=40, help="number of human-written questions (default 40)")
+    parser.add_argument(
+        "--word-problems", type=int, default=24, help="number of word problems of reasoning-gym (default 24)"
+    )
+    parser.add_argument(
+        "--programs", type=int, default=40, help="number of functions of the standard library (default 40)"
+    )
     arguments = parser.parse_args()
     out: Path = arguments.out
     out.mkdir(parents=True, exist_ok=True)

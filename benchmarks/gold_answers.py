@@ -452,7 +452,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=FOLDER, help="with a tokenizer, for the rated benchmarks"
+        "folder", nargs="?", type=Path, default=FOLDER, help="folder with a tokenizer, for the rated benchmarks"
     )
     parser.add_argument("--only", nargs="+", choices=[*PARTS, "rated"], default=[*PARTS, "rated"])
     arguments = parser.parse_args()

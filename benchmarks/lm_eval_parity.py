@@ -90,7 +90,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="Hugging Face folder")
-    parser.add_argument("--limit", type=int, default=60, help="items of each benchmark")
+    parser.add_argument("--limit", type=int, default=60, help="items per benchmark")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     folder = arguments.folder.expanduser()

@@ -90,11 +90,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run the checks, print the table, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--minutes", type=float, default=8.5, help="after which no further check begins")
-    parser.add_argument("--layers", type=int, default=8, help="of the 1 B and 3 B shapes")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some checks")
+    parser.add_argument("--minutes", type=float, default=8.5, help="start no further check after this time")
+    parser.add_argument("--layers", type=int, default=8, help="layers of the 1 B and 3 B shapes")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run these checks only")
     parser.add_argument(
-        "--output", type=Path, help="JSON; by default benchmarks/performance/results/gpu_check.json on CUDA"
+        "--output", type=Path, help="JSON file; on CUDA by default benchmarks/performance/results/gpu_check.json"
     )
     arguments = parser.parse_args(argv)
     import torch

@@ -89,8 +89,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--entries", type=int, default=4, help="of a task")
-    parser.add_argument("--answers", type=int, default=16, help="to an entry, in a round")
+    parser.add_argument("--entries", type=int, default=4, help="entries per task")
+    parser.add_argument("--answers", type=int, default=16, help="answers per entry and round")
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     results: dict[str, Any] = {"answers_per_second_by_task": {}}

@@ -47,7 +47,7 @@ def make_folder(place: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=32, help="items of each benchmark")
+    parser.add_argument("--limit", type=int, default=32, help="items per benchmark")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--time-tokens", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dtype", default="float32", help="of what --memory-of measures")
+    parser.add_argument("--dtype", default="float32", help="dtype for --memory-of")
     parser.add_argument("--memory-of", choices=SIDES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:

@@ -268,12 +268,14 @@ def trl_process(settings: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--name", default="dpd", help="of the result")
+    parser.add_argument("--name", default="dpd", help="name of the result")
     parser.add_argument("--pairs", type=int, default=400)
-    parser.add_argument("--prompt-share", type=float, help="of the tokens of a sequence; 0.1 to 0.5 of the shorter one")
+    parser.add_argument(
+        "--prompt-share", type=float, help="share of a sequence's tokens; by default 0.1 to 0.5 of the shorter one"
+    )
     parser.add_argument("--longest", type=int, default=512, help="tokens of the longest sequence")
     parser.add_argument("--budget", type=int, default=4096, help="positions of a packed step: about TRL's eight pairs")
-    parser.add_argument("-k", type=int, default=64, help="ids of a token in the cache")
+    parser.add_argument("-k", type=int, default=64, help="number of ids per token in the cache")
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
     if arguments.trl_process:

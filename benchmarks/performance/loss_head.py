@@ -84,12 +84,16 @@ def main() -> None:
     parser.add_argument("--vocab", type=int, default=166_144)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--time-tokens", type=int, default=1024, help="tokens of the timing, where full logits fit")
-    parser.add_argument("--time-vocab", type=int, default=16_384, help="vocabulary of the timing")
+    parser.add_argument(
+        "--time-tokens", type=int, default=1024, help="tokens for the timing, for which full logits must fit"
+    )
+    parser.add_argument("--time-vocab", type=int, default=16_384, help="vocabulary size for the timing")
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--processor-time", action="store_true", help="for a busy machine; with OMP_NUM_THREADS=1")
-    parser.add_argument("--name", default="loss_head", help="of the file of results")
+    parser.add_argument(
+        "--processor-time", action="store_true", help="measure processor time, on a busy machine; use OMP_NUM_THREADS=1"
+    )
+    parser.add_argument("--name", default="loss_head", help="name of the result")
     parser.add_argument("--memory-of", choices=list(SIDES), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     size = (arguments.tokens, arguments.vocab, arguments.dim)

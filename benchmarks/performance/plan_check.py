@@ -241,8 +241,10 @@ def main() -> None:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--only", nargs="+", choices=MEASURED, default=list(MEASURED))
     parser.add_argument("--folder", type=Path, default=Path("runs/plan-check"))
-    parser.add_argument("--memory-only", action="store_true", help="no seconds: half the runs")
-    parser.add_argument("--device", type=Path, help="a file of `nbg plan --calibrate`; made if it is left out")
+    parser.add_argument(
+        "--memory-only", action="store_true", help="do not measure time, which halves the number of runs"
+    )
+    parser.add_argument("--device", type=Path, help="file of `nbg plan --calibrate`; created by default")
     arguments = parser.parse_args()
     from paired import write_result
 

@@ -123,9 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokenizer")
     parser.add_argument("--packages", nargs="+", default=["torch", "transformers", "sympy"])
-    parser.add_argument("--megabytes", type=float, default=8, help="of the sample that tokenizers encodes")
+    parser.add_argument("--megabytes", type=float, default=8, help="megabytes of the sample for tokenizers")
     parser.add_argument("--conversations", type=int, default=40_000)
-    parser.add_argument("--many", type=int, default=1_000_000, help="conversations, by all cores")
+    parser.add_argument("--many", type=int, default=1_000_000, help="number of conversations prepared on all cores")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
         everything, sample, chats = (Path(work) / name for name in ("all.jsonl", "sample.jsonl", "chats.jsonl"))

@@ -443,8 +443,8 @@ def race(dtype: str, shape: Any, settings: dict[str, Any], arguments: argparse.N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_common_arguments(parser)
-    parser.add_argument("--core", default="small", help="preset of the model")
-    parser.add_argument("--tokens-per-step", type=int, default=4096, help="also of a forward")
+    parser.add_argument("--core", default="small", help="model preset")
+    parser.add_argument("--tokens-per-step", type=int, default=4096, help="tokens per step, and per forward")
     parser.add_argument("--sequence-length", type=int, default=1024)
     parser.add_argument("--steps-per-block", type=int, default=2)
     parser.add_argument("--dtypes", nargs="+", choices=list(SIDES), default=list(SIDES))

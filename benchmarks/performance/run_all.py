@@ -136,7 +136,7 @@ def run(names: list[str], quick: bool, results: Path) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), default=list(MEASUREMENTS), metavar="NAME")
-    parser.add_argument("--quick", action="store_true", help="small and few: only to see that all scripts run")
+    parser.add_argument("--quick", action="store_true", help="small and short, only to test that all scripts run")
     arguments = parser.parse_args()
     if arguments.quick:
         with tempfile.TemporaryDirectory() as folder:

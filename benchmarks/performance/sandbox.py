@@ -78,9 +78,9 @@ def hostile(workers: int) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--limit", type=int, help="only so many items, to try it out")
+    parser.add_argument("--limit", type=int, help="maximum number of items")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--workers", type=int, help="by default as many as there are processors")
+    parser.add_argument("--workers", type=int, help="by default the number of processors")
     arguments = parser.parse_args()
     sandbox = Sandbox(timeout=30, workers=arguments.workers)
     with sandbox:

@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--budget", type=int, default=4096, help="tokens of a forward, at most")
+    parser.add_argument("--budget", type=int, default=4096, help="maximum tokens per forward")
     parser.add_argument("--without-memory", action="store_true")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

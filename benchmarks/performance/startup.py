@@ -92,7 +92,7 @@ def measure(sides: dict[str, Callable[[], float]], repeats: int) -> dict[str, li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", type=Path, help="another checkout; without one only this one is measured")
+    parser.add_argument("--against", type=Path, help="another checkout; by default only this one is measured")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     trees = {"this": HERE} | ({"other": arguments.against.absolute()} if arguments.against else {})

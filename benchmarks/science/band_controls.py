@@ -2,16 +2,16 @@
 
     python benchmarks/science/band_controls.py run        # see harness/ for the commands
 
-The task is that of `pass_rate_bands.py`. Every arm goes on from the same SFT model, with as many operations: answers that are
-drawn for a ledger are forwards, and leave fewer steps of GRPO. GRPO runs in parts of some steps, whose questions are:
+The task is that of `pass_rate_bands.py`. Every arm starts from the same SFT model and uses the same number of operations: answers
+for a ledger are forwards too, and leave fewer steps of GRPO. GRPO runs in parts of a few steps, on these questions:
 
-* ``all``: all of them, and no ledger;
-* ``10-90``: those strictly within the band, by a ledger of 16 answers that is made once;
-* ``random 10-90``: as many of them, drawn by lot; its ledger is paid for too, since it says how many;
-* ``10-90 refreshed``: those within the band by a ledger of 8 answers that is made anew before each part;
-* ``5-95``, ``20-80`` and their random twins, where there is time.
+* ``all``: all of them, without a ledger;
+* ``10-90``: those strictly within the band, by a ledger of 16 answers made once;
+* ``random 10-90``: as many random ones; its ledger is paid for too, since it determines the number;
+* ``10-90 refreshed``: those within the band, by a ledger of 8 answers made again before each part;
+* ``5-95``, ``20-80`` and their random counterparts, if there is time.
 
-At the second budget a share of the questions has a gold answer that nobody can give: truly unsolvable ones.
+At the second budget a share of the questions has an impossible gold answer, so that they are truly unsolvable.
 """
 
 from __future__ import annotations

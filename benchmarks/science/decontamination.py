@@ -99,8 +99,8 @@ def measure(size: int, found: dict[str, list[str]], texts: list[str], seed: int)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, default=500, help="items of a benchmark")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[13, 8], help="words of an n-gram")
+    parser.add_argument("--limit", type=int, default=500, help="items per benchmark")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[13, 8], help="words per n-gram")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     found = items(arguments.limit, random.Random(arguments.seed))

@@ -192,11 +192,13 @@ def compare(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 def main() -> None:
     cache = Path("runs")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pools", type=Path, default=cache / "filtering-real" / "pools", help="of filtering.py")
+    parser.add_argument(
+        "--pools", type=Path, default=cache / "filtering-real" / "pools", help="pools created by filtering.py"
+    )
     parser.add_argument("--folder", type=Path, default=cache / "fg-wsd")
     parser.add_argument("--core", default="tiny")
     parser.add_argument("--vocab-size", type=int, default=4096)
-    parser.add_argument("--tokens", type=int, default=1_228_800, help="of a run")
+    parser.add_argument("--tokens", type=int, default=1_228_800, help="tokens per run")
     parser.add_argument("--step-tokens", type=int, default=4096)
     parser.add_argument("--sequence-length", type=int, default=256)
     parser.add_argument("--lr", type=float, default=3e-3)

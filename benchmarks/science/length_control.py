@@ -3,15 +3,15 @@
     python benchmarks/science/length_control.py --seeds 1 2 3 4 5
 
 The task is that of `stages.py` with sums of two digits, worked out in the reasoning. There are 200 of them, of which SFT shows
-100 many times, so that the model knows most; in a conversation the sum is worked out one to four times, each as often, so that a
-right answer may be short or long and no reward asks for either. How short right answers are at best is reported beside: the mean
-over questions of the shortest one that the SFT model drew. Budgets are from the SFT model's own right answers, which
-`nbg pass-rate` draws. Then GRPO runs from the same weights, as many steps with the reward alone and with the budget. Each model
-answers the test questions four times, at temperature 1.
+100 many times, so that the model knows most; in a conversation the sum is worked out one to four times, with equal frequency, so
+that a right answer may be short or long and no reward favours either. A lower bound is reported too: the mean over questions of
+the shortest right answer sampled from the SFT model. Budgets are derived from the SFT model's own right answers, sampled by
+`nbg pass-rate`. Then GRPO runs from the same weights for the same number of steps, with the reward alone and with the budget.
+Each model answers the test questions four times, at temperature 1.
 
 A seed draws everything anew, from the questions to the models. Differences are paired, over seeds and over the questions of
-all seeds (t intervals). A stage that is done is not run again, so seeds may be run by several processes, and together by a last
-call.
+all seeds (t intervals). Finished stages are not repeated, so several processes can run seeds, and a last call combines
+them.
 """
 
 from __future__ import annotations
@@ -135,10 +135,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/length-control"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--test", type=int, default=40, help="test questions")
-    parser.add_argument("--questions", type=int, default=60, help="questions for GRPO")
-    parser.add_argument("--copies", type=int, default=32, help="conversations of SFT about each sum")
-    parser.add_argument("--rounds", type=int, default=4, help="times that a sum is worked out in SFT, at most")
+    parser.add_argument("--test", type=int, default=40, help="number of test questions")
+    parser.add_argument("--questions", type=int, default=60, help="number of questions for GRPO")
+    parser.add_argument("--copies", type=int, default=32, help="SFT conversations per sum")
+    parser.add_argument("--rounds", type=int, default=4, help="maximum number of times a sum is worked out in SFT")
     parser.add_argument("--step-tokens", type=int, default=1024)
     parser.add_argument("--base-steps", type=int, default=40)
     parser.add_argument("--sft-steps", type=int, default=600)
@@ -149,10 +149,12 @@ def main() -> None:
     parser.add_argument("--max-new-tokens", type=int, default=56)
     parser.add_argument("--rl-lr", type=float, default=3e-4)
     parser.add_argument("--alpha", type=float, default=0.5)
-    parser.add_argument("--quantile", type=float, default=0.25, help="of the right answers' lengths that is the budget")
-    parser.add_argument("--constrained-steps", type=int, default=1, help="of a phase with the budget")
-    parser.add_argument("--free-steps", type=int, default=0, help="of a phase without")
-    parser.add_argument("--n", type=int, default=8, help="answers a question, of the ledger")
+    parser.add_argument(
+        "--quantile", type=float, default=0.25, help="quantile of the right answers' lengths used as the budget"
+    )
+    parser.add_argument("--constrained-steps", type=int, default=1, help="steps per phase with the budget")
+    parser.add_argument("--free-steps", type=int, default=0, help="steps per phase without the budget")
+    parser.add_argument("--n", type=int, default=8, help="answers per question in the ledger")
     arguments = parser.parse_args()
     quiet(arguments.threads)
     runs = {seed: Experiment(arguments, seed).run() for seed in arguments.seeds}

@@ -3,17 +3,17 @@
     python benchmarks/science/pass_rate_bands.py --seeds 1 2 3
 
 The task is that of `stages.py`: sums of three digits. A right answer is rewarded if it is announced ("The answer is 07."), as
-`MathReward` wants it by default. SFT shows both ways of answering: sums that begin with an addition are always announced, those
-of a subtraction and an addition half of the time, those of two subtractions in one of twenty. So some questions are
-solved always, some now and then, and some nearly never, for want of skill or of the announcement.
+`MathReward` requires by default. SFT shows both ways of answering: sums that begin with an addition are always announced, those
+with a subtraction and an addition half of the time, those with two subtractions once in twenty. Some questions are therefore
+solved always, some occasionally, and some hardly ever, for lack of skill or of the announcement.
 
-As in the paper the preceding stage's model draws 16 answers to each question, once, as `nbg pass-rate` does; then GRPO runs
-from the same weights for as many steps with each band: none, 5 to 95 %, 10 to 90 % (the paper) and 20 to 80 %, strictly
-inside. Each model then answers the test questions four times, at temperature 1, and the same reward judges.
+As in the paper, the previous stage's model generates 16 answers to each question, once, as in `nbg pass-rate`; then GRPO runs
+from the same weights for the same number of steps with each band: none, 5 to 95 %, 10 to 90 % (the paper) and 20 to 80 %,
+strictly inside. Each model then answers the test questions four times, at temperature 1, scored by the same reward.
 
 A seed draws everything anew, from the questions to the models. Differences are paired, over seeds (t interval) and over the
-questions of all seeds (t too). A stage that is done is not run again, so seeds may be run by several processes, and together
-by a last call.
+questions of all seeds (t interval). Finished stages are not repeated, so several processes can run seeds, and a last call
+combines them.
 """
 
 from __future__ import annotations
@@ -193,9 +193,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/pass-rate-bands"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--test", type=int, default=400, help="test questions")
-    parser.add_argument("--questions", type=int, default=800, help="questions for GRPO")
-    parser.add_argument("--conversations", type=int, default=2000, help="conversations of SFT")
+    parser.add_argument("--test", type=int, default=400, help="number of test questions")
+    parser.add_argument("--questions", type=int, default=800, help="number of questions for GRPO")
+    parser.add_argument("--conversations", type=int, default=2000, help="number of SFT conversations")
     parser.add_argument("--step-tokens", type=int, default=1024)
     parser.add_argument("--base-steps", type=int, default=400)
     parser.add_argument("--sft-steps", type=int, default=900)
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--max-new-tokens", type=int, default=48)
     parser.add_argument("--rl-lr", type=float, default=1e-4)
-    parser.add_argument("--n", type=int, default=16, help="answers a question, of the ledger")
+    parser.add_argument("--n", type=int, default=16, help="answers per question in the ledger")
     arguments = parser.parse_args()
     quiet(arguments.threads)
     runs = {seed: Experiment(arguments, seed).run() for seed in arguments.seeds}

@@ -5,12 +5,12 @@
 Every arm has 60 % clean worked problems and 40 % damaged ones (`worked_problems`), one learning-rate curve (warm-up to 5 %,
 constant to 80 %, then 1-sqrt to a hundredth) and, by seed, one initialization. They differ in which share of a step is clean:
 
-* ``uniform``: as much from the first to the last step.
-* ``HQ decay``: the decay is clean alone, what is left of the clean data is evenly spread before it: what is done everywhere.
-* ``FG``: clean alone from the middle of the constant phase on, decay included: FG-WSD.
-* ``mid plateau``: clean alone in the last quarter of the constant phase, not in the decay.
-* ``reversed``: clean alone first: a placebo, as ordered as ``FG`` is.
-* ``FG merged``: the data of ``FG``, but the learning rate stays, and the last eight checkpoints are averaged.
+* ``uniform``: a constant share throughout.
+* ``HQ decay``: the decay is all clean, and the rest of the clean data is spread evenly before it: the usual practice.
+* ``FG``: all clean from the middle of the constant phase on, including the decay: FG-WSD.
+* ``mid plateau``: all clean in the last quarter of the constant phase, but not in the decay.
+* ``reversed``: all clean first: a placebo, with as much order as ``FG``.
+* ``FG merged``: the data of ``FG``, but with a constant learning rate, and the last eight checkpoints averaged.
 """
 
 from __future__ import annotations

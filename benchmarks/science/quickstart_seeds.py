@@ -1,13 +1,13 @@
 """Does every stage of the quickstart gain, whatever the seed?
 
-    python benchmarks/science/quickstart_seeds.py run --arms pretrain sft    # a minute and a half a seed
-    python benchmarks/science/quickstart_seeds.py run                        # six
+        python benchmarks/science/quickstart_seeds.py run --arms pretrain sft    # a minute and a half per seed
+        python benchmarks/science/quickstart_seeds.py run                        # six minutes per seed
     python benchmarks/science/quickstart_seeds.py summary
 
-A job is the recipe up to one stage's benchmark, as ``nbg recipe`` runs it, with another seed of every step of the student:
-initial weights, order of data, sampled answers. The sums and their split stay, as they do on another processor, whose digits
-differ as those of a seed do. So does the teacher, which is trained once, with the recipe's own seed. All stages of a seed share
-a folder, where what is done is not run again; ``harness/`` has the commands.
+A job is the recipe up to one stage's benchmark, run by ``nbg recipe`` with another seed in every step of the student: initial
+weights, data order, sampled answers. The sums and their split are fixed, so that seeds differ as much as runs on different
+processors do. The teacher is fixed too, and trained once with the recipe's own seed. All stages of a seed share a
+folder, and finished steps are not repeated; ``harness/`` has the commands.
 """
 
 from __future__ import annotations

@@ -2,13 +2,13 @@
 
     python benchmarks/science/reconstruction.py run --folder runs/dpd_arms    # shares students and teacher with dpd_arms.py
 
-The paper rewrites answers, which breaks the link between the old reasoning and the new answer, and has a model of chains write
-new reasoning. Here a draft is an answer of the student of `dpd_seed.py`, its refined answer is the right one, which a verifier
-knows, and the chain is one of the teacher's that ends in it. All arms begin at the pretrained model, learn as many questions, and
-have as many operations, drawn answers included:
+The paper rewrites answers, which breaks the link between the old reasoning and the new answer, and lets a chain-completion model
+write new reasoning. Here a draft is an answer of the student of `dpd_seed.py`, its refined answer is the right one, known from a
+verifier, and the chain is one of the teacher's that ends in it. All arms start from the pretrained model, train on the same
+number of questions, and use the same number of operations, including the generation of answers:
 
-* ``drafts``: reasoning and answers as drawn, wrong ones too;
-* ``right drafts``: only those that are right (of fewer questions);
+* ``drafts``: reasoning and answers as sampled, including wrong ones;
+* ``right drafts``: only the right ones (of fewer questions);
 * ``refined``: the draft's reasoning before the right answer: the broken link;
 * ``reconstructed``: the teacher's chain before the right answer;
 * ``answers alone``: the right answer and no reasoning.

@@ -47,7 +47,7 @@ def chosen(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/content_format"), help="of the runs")
+    parser.add_argument("--folder", type=Path, default=Path("runs/content_format"), help="folder of the runs")
     arguments = parser.parse_args()
     runs = collect(Jobs(experiment, arguments.folder))
     whole = {seed for seed in experiment.budgets[PRIMARY].seeds if all(seed in own for own in runs.values())}

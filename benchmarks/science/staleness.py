@@ -3,8 +3,8 @@
     python benchmarks/science/staleness.py --seeds 1 2 3 4 5
 
 A model with random weights (35 thousand parameters) is rewarded for even token ids (`testing.grpo`): an answer's score is the
-share of its tokens that pass, by chance a half. All arms of a seed see the same questions in the same order, take as many
-updates, and correct for the age of answers as by default. What is compared is the mean score of the last steps. Differences to
+share of its tokens that are even, a half by chance. All arms of a seed see the same questions in the same order, make the same
+number of updates, and use the default off-policy correction. The metric is the mean score of the last steps. Differences to
 staleness 0 are paired over seeds (t intervals).
 """
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--last", type=int, default=10, help="steps whose reward is compared")
+    parser.add_argument("--last", type=int, default=10, help="number of last steps whose reward is compared")
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--threads", type=int, default=1)

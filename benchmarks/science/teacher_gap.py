@@ -2,9 +2,9 @@
 
     python benchmarks/science/teacher_gap.py run        # see harness/ for the commands
 
-The arms are those of `dpd_arms.py`, at its budget of operations; a budget here is a pair of a teacher and a student that were
-stopped early. ``joint, worse negatives`` rejects answers of a model that has seen the format alone. What each teacher and student
-can do is measured (arms ``teacher`` and ``start``); the trend is over the teacher's steps.
+The arms are those of `dpd_arms.py`, with its budget of operations; a budget here is a pair of a teacher and a student that were
+stopped early. ``joint, worse negatives`` uses rejected answers of a model that has only learned the format. The accuracy of each
+teacher and student is measured (arms ``teacher`` and ``start``); the trend is over the teacher's steps.
 """
 
 from __future__ import annotations
