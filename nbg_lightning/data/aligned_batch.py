@@ -19,7 +19,7 @@ from nbg_lightning.core.prefixes import pack_sequences
 
 
 class Aligned(Protocol):
-    """A sequence as the teacher tokenizes it: its ids, and the start of each chunk in ours and theirs ``[C, 2]``."""
+    """A sequence as the teacher tokenizes it: its ids, and the (begin, end) of each chunk in ours and theirs ``[C, 2]``."""
 
     @property
     def ids(self) -> np.ndarray: ...

@@ -80,7 +80,7 @@ class Perplexity(DocumentStep):
         tokenizer, engine = _tokenizer(self.tokenizer), _engine(self.weights)
         first = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
         longest = min(self.max_tokens, engine.window)
-        # Tokens have less than 64 bytes on average, so more of the text need not be encoded.
+        # 64 characters per token are more than enough: the rest of the text need not be encoded.
         sequences = [(first + ids)[:longest] for ids in tokenizer.encode_batch([t[: 64 * longest] for t in texts])]
         scored = [ids if len(ids) > 1 else None for ids in sequences]
         scores = iter(engine.score([ids for ids in scored if ids is not None]))
