@@ -25,12 +25,12 @@ UNUSED = {"role": "assistant", "content": "0", "reasoning_content": "0"}  # in t
 GROUP_SIZE = 2  # of on-policy distillation: the least that it takes, so that a step has most questions
 SFT, DPD, OPD = "sft", "dpd", "opd"
 SETTINGS: dict[str, Any] = {
-    "steps": 1500,  # of SFT, by which the budget of operations is told
+    "steps": 1100,  # of SFT, by which the budget of operations is told
     "digits": 4,  # of a sum: there are too few different ones of three
     "test": 400,
     "validation": 300,
-    "pairs": 1500,
-    "sft": 300,
+    "pairs": 800,
+    "sft": 2500,
     "teacher_sft": 3000,
     "student": dict(
         hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1
@@ -39,9 +39,9 @@ SETTINGS: dict[str, Any] = {
         hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, num_key_value_heads=1
     ),
     "student_base_steps": 400,
-    "student_sft_steps": 600,
+    "student_sft_steps": 1500,
     "teacher_base_steps": 600,
-    "teacher_sft_steps": 1500,
+    "teacher_sft_steps": 4000,
     "student_answers": 4,
     "teacher_answers": 2,
 }
@@ -49,16 +49,23 @@ TUNING_SEEDS = (101, 102)  # they are measured on questions of their own
 ARMS: dict[str, dict[str, Any]] = {
     "teacher": {"kind": "teacher"},
     "start": {"kind": "start"},
-    "more SFT": {"kind": SFT, "rows": "shown", "lr": 1e-3},
-    "SFT on chosen": {"kind": SFT, "rows": "chosen", "lr": 1e-3},
-    "SFT on own right": {"kind": SFT, "rows": "own", "lr": 1e-3},
-    "positive only": {"kind": DPD, "weights": [0, 1, 0], "lr": 1e-3},
-    "negative only": {"kind": DPD, "weights": [0, 0, 1], "lr": 1e-3},
-    "both": {"kind": DPD, "weights": [0, 1, 1], "lr": 1e-3},
-    "DPO": {"kind": DPD, "weights": [1, 0, 0], "lr": 1e-4, "beta": 0.1},
-    "joint": {"kind": DPD, "weights": [1, 1, 1], "lr": 1e-3, "beta": 0.1},
-    "OPD": {"kind": OPD, "lr": 1e-3},
-    "joint, then OPD": {"kind": DPD, "weights": [1, 1, 1], "lr": 1e-3, "beta": 0.1, "then": OPD},
+    "more SFT": {"kind": SFT, "rows": "shown", "lr": 5e-4},
+    "SFT on chosen": {"kind": SFT, "rows": "chosen", "lr": 5e-4},
+    "SFT on own right": {"kind": SFT, "rows": "own", "lr": 5e-4},
+    "positive only": {"kind": DPD, "weights": [0, 1, 0], "lr": 5e-4},
+    "negative only": {"kind": DPD, "weights": [0, 0, 1], "lr": 2e-4},
+    "both": {"kind": DPD, "weights": [0, 1, 1], "lr": 2e-4},
+    "DPO": {"kind": DPD, "weights": [1, 0, 0], "lr": 1e-5, "beta": 0.5},
+    "joint": {"kind": DPD, "weights": [1, 1, 1], "lr": 1e-4, "beta": 0.1},
+    "OPD": {"kind": OPD, "lr": 3e-4},
+    "joint, then OPD": {
+        "kind": DPD,
+        "weights": [1, 1, 1],
+        "lr": 1e-4,
+        "opd_lr": 3e-4,
+        "beta": 0.1,
+        "then": OPD,
+    },
 }
 
 

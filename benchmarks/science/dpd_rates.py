@@ -14,12 +14,14 @@ from dpd_arms import ARMS, EXPERIMENT, SETTINGS
 from harness import Budget, main
 
 RATES = {
-    "SFT on chosen": (5e-4, 1e-3, 2e-3),
-    "joint": (5e-4, 1e-3, 2e-3),
+    "SFT on chosen": (5e-4, 1e-3),
+    "positive only": (5e-4, 1e-3),
+    "both": (2e-4, 5e-4),
+    "joint": (1e-4, 3e-4),
     "OPD": (3e-4, 1e-3),
-    "DPO": (3e-5, 1e-4, 3e-4),
+    "DPO": (1e-5, 3e-5, 1e-4),
 }
-BETAS = {"DPO": (0.1, 0.5)}
+BETAS = {"DPO": (0.1, 0.5), "joint": (0.1, 1.0)}
 CANDIDATES = {
     f"{arm} {lr:g} {beta:g}": {**ARMS[arm], "lr": lr, "beta": beta}
     for arm, rates in RATES.items()
