@@ -10,9 +10,9 @@ _FOLDER = re.compile(r"^  default_root_dir: (runs/\S+)", re.MULTILINE)
 
 
 def made_by(path: str) -> str:
-    """What to type for a run that is not there, to go into an error: ``make it with nbg fit --config ..., or ``.
+    """The command that creates a missing run, to be part of an error: "make it with nbg fit --config ..., or ".
 
-    Empty where no shipped config, or more than one, writes it.
+    Empty if no shipped config writes the run, or more than one does.
 
     Args:
         path: a run's folder, or something in it, relative to where commands are given.
