@@ -97,7 +97,7 @@ RIGHT = [
     ({"choices": ["None", "One"], "answer": "None"}, 0),
 ]
 NO_CHOICE = [
-    ({"choices": NUMBERS, "answer": 2}, "'2' is ambiguous: '2' (by its value) or '3' (by its index); give the place"),
+    ({"choices": NUMBERS, "answer": 2}, "'2' is ambiguous: '2' (by its value) or '3' (by its index); give the index"),
     ({"choices": NUMBERS, "answer": 1}, "is ambiguous"),
     ({"choices": ["1", "2", "3"], "answer": 2}, "is ambiguous"),
     ({"choices": ["1", "2", "many"], "answer": 2}, "is ambiguous"),
