@@ -285,11 +285,12 @@ def test_ctrl_c_on_a_terminal(folder):
 
 def test_a_second_ctrl_c_ends_a_chat_whose_model_does_not_answer(folder):
     """A computation that no exception reaches, such as a long product of matrices, does not keep the process."""
-    stuck = "print('STUCK', flush=True), hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
+    stuck = "__import__('os').write(2, b'STUCK'), hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
     with Terminal(folder, stuck) as terminal:
         terminal.until("> ")
         terminal.type(b"the quick\n")
         terminal.until("STUCK")
+        time.sleep(1.0)  # between the word and the computation an exception still reaches it
         terminal.type(CTRL_C)
         time.sleep(REPEAT_SECONDS + 0.5)
         assert terminal.process.poll() is None
