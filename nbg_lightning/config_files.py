@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,6 +18,7 @@ _MOST_CHARACTERS = 2_000_000  # of a config: ten thousand names of files are hal
 _MOST_PARTS = 100_000  # of a config as it is written: a value, a key, a begin or an end each; read in half a second
 _MOST_VALUES = 1_000_000  # where aliases are written out
 _DEEPEST = 200
+_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")  # how JSON writes an emoji
 _SHOWN = 60  # characters of a line
 _TOO_DEEP = "brackets or blocks are nested too deeply"
 _FEWER = "name files by a folder or a pattern"
@@ -131,8 +133,7 @@ def parse_yaml(text: str, name: str) -> Any:
     if len(text) > _MOST_CHARACTERS:
         raise ValueError(f"{name} is invalid: it has more than {_MOST_CHARACTERS:,} characters; {_FEWER}")
     try:
-        _check_parts(text, name)
-        content = yaml.load(text, _loader())
+        content = _loaded(text, name)
         values = _values(content, {})
     except RecursionError:
         raise ValueError(f"{name} is not YAML: {_TOO_DEEP}; correct it there") from None
@@ -144,6 +145,25 @@ def parse_yaml(text: str, name: str) -> Any:
             f"{name} is invalid: its aliases (*NAME) stand for {values:,.0f} values; write at most {_MOST_VALUES:,}"
         )
     return content
+
+
+def _loaded(text: str, name: str) -> Any:
+    """The content of YAML text, with characters that JSON escapes as surrogate pairs (YAML has no such escapes).
+
+    Raises:
+        RecursionError, ValueError, yaml.YAMLError: as `_check_parts`.
+    """
+    import yaml
+
+    try:
+        _check_parts(text, name)
+    except yaml.YAMLError:
+        joined = _PAIR.sub(lambda pair: json.loads(f'"{pair[0]}"'), text)
+        if joined == text:
+            raise
+        text = joined
+        _check_parts(text, name)
+    return yaml.load(text, _loader())
 
 
 def _check_parts(text: str, name: str) -> None:

@@ -68,7 +68,11 @@ SHARED = (
 
 
 def threads():
-    return {thread for thread in threading.enumerate() if not thread.daemon}
+    """Threads that keep a process alive, but for those of torch's compiler, whose pool is one for the process."""
+    compiler = sys.modules.get("torch._inductor.async_compile")
+    pool = compiler and compiler.AsyncCompile.pool
+    shared = pool()._threads if pool and pool.cache_info().currsize else ()
+    return {thread for thread in threading.enumerate() if not thread.daemon and thread not in shared}
 
 
 def stands_at(thread):

@@ -95,11 +95,9 @@ class LanguageModule(pl.LightningModule, ABC):
         optimizer: settings of AdamW, alone or combined with Muon.
         parallel: dtype, activation checkpointing, compilation, float8, sharding.
         lora: train a low-rank adapter of the frozen ``base_weights``; None trains all weights.
-        micro_batch_tokens: maximum tokens per forward pass on a rank (at least one row, or this rank's part of one); set it
-            as high as memory allows. Does not change results.
+        micro_batch_tokens: most tokens of a forward pass on a rank (at least a row, or its part of one). Changes no result.
         max_grad_norm: gradients are clipped to this norm.
-        ema_decay: decay of an exponential moving average of the weights, which is used in validation; None keeps no
-            average.
+        ema_decay: decay of an exponential moving average of the weights, used in validation; None keeps no average.
         seed: seed of the initial weights.
         base_weights: initial weights of a fresh run, instead of random ones: a Hugging Face folder, the name of a model on
             the hub, a checkpoint of another run (weights only, saved on any number of ranks), or that run's folder, whose

@@ -47,8 +47,7 @@ class GRPOModule(LanguageModule):
     In each step, the `RolloutCollector` samples ``group_size`` answers per question with the current weights and scores
     them with the reward; the advantage estimator compares each answer with its group, and the policy loss raises the
     likelihood of the better ones. Strictly on-policy by default: one update per batch, after which the engine gets the new
-    weights. All sums run over the **whole step on all ranks** and are divided once, so micro-batches and ranks do not
-    change results.
+    weights. Sums over the **whole step on all ranks** are divided once, so micro-batches and ranks do not change results.
 
     Samples depend only on (seed, step, question) and the weights: a resumed run continues with the answers that it would
     have had. As in Nanbeige4-3B (arXiv 2512.06266), by default there is no KL penalty and truncated answers are masked.
@@ -56,21 +55,16 @@ class GRPOModule(LanguageModule):
     Args:
         reward: scores answers; may be omitted if the environment scores them.
         core: see `LanguageModule`, also for ``base``; ``micro_batch_tokens`` counts positions of prompts and completions.
-        environment: environment for multi-turn episodes (`ToolEnvironment`, or your own); without one, an answer is a
-            single turn.
+        environment: for multi-turn episodes (`ToolEnvironment`, or your own); without one, an answer is a single turn.
         engine: samples answers; by default `NativeEngine` on the live weights.
         group_size: answers per question.
         max_new_tokens: maximum length of an answer.
-        temperature: temperature of sampling and of the trained log-probs; there is no top-p or top-k, which would bias the
-            ratios.
-        rollouts: how answers are obtained: synchronously, ahead of the step, or from a ledger; also the deadline and
-            validation samples.
+        temperature: of sampling and of the trained log-probs; there is no top-p or top-k, which would bias the ratios.
+        rollouts: how answers are obtained: synchronously, ahead of the step, or from a ledger; deadline, validation samples.
         loss: name of a loss, or its settings (`PolicyLossConfig`).
-        advantages: how answers are compared; by default with the mean and standard deviation of their group, as the loss
-            defines it.
+        advantages: how answers are compared; by default with the mean and deviation of their group, as the loss defines it.
         inner_updates: updates on the same answers; from the second on, ratios differ from 1. Steps count batches.
-        share_prefixes: whether a group's prompt is computed once (the default, except for very short ones); gradients are
-            the same.
+        share_prefixes: compute a group's prompt once (the default, except for very short ones); gradients are the same.
         **base: arguments of `LanguageModule`.
 
     Raises:
@@ -158,9 +152,7 @@ class GRPOModule(LanguageModule):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        """Sample and score the step's answers; returns -1, which ends training before the step, if a signal requests a stop
-        meanwhile.
-        """
+        """Sample and score the step's answers; -1 ends training before the step, if a signal requests it meanwhile."""
         if not self.answers.is_open:
             check_gold_answers(batch.questions, self.format, self.max_new_tokens)
             self.answers.open(run_of_steps(self, batch), self.global_step, self.trainer.ckpt_path is not None)

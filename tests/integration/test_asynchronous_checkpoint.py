@@ -138,7 +138,9 @@ def test_a_disk_that_does_not_answer_has_a_deadline(tmp_path, monkeypatch):
     monkeypatch.setattr(filesystem, "_write_item", hang)
     callback = StepCheckpoint(every_n_steps=4, asynchronous=True, deadline=0.3)
     monkeypatch.setattr("nbg_lightning.testing.runs.StepCheckpoint", lambda *_: callback)
-    with pytest.raises(TimeoutError, match=r"step-00000004 has not ended after 0 s; .*; older checkpoints are intact"):
+    with pytest.raises(
+        TimeoutError, match=r"step-00000004 has not finished after 0 s; .*; older checkpoints are intact"
+    ):
         train_small(tmp_path)
     answer.set()
     for thread in threading.enumerate():

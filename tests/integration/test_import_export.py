@@ -333,7 +333,7 @@ def test_tokenizers_are_checked(runs: dict[int, Path], tmp_path: Path) -> None:
     forget_digests(copy)
     meta = torch.load(copy / "meta.pt", weights_only=True)
     for tokenizer, words, kind in [
-        (None, "does not say which tokenizer", ValueError),
+        (None, "does not record the tokenizer of its run", ValueError),
         (str(tmp_path / "gone"), "does not exist; give --tokenizer", FileNotFoundError),
     ]:
         meta["nbg_lightning"]["tokenizer"] = tokenizer

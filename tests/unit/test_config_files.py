@@ -1,5 +1,6 @@
 """YAML files of users, and shipped ones."""
 
+import json
 import time
 
 import pytest
@@ -131,6 +132,14 @@ def test_a_missing_config_is_refused_with_the_one_that_was_meant(tmp_path, monke
         config_file("trian.yaml")
     with pytest.raises(FileNotFoundError, match="is a folder"):
         config_file(tmp_path)
+
+
+def test_json_with_characters_beyond_16_bits_is_a_config():
+    value = {"name": "\U0001f600 \U0001d54f", "literal": r"\ud83d\ude00"}
+    assert parse_yaml(json.dumps(value), "c.yaml") == value
+    assert parse_yaml(r"a: \ud83d\ude00", "c.yaml") == {"a": r"\ud83d\ude00"}
+    with pytest.raises(ValueError, match=r"c\.yaml is not YAML"):
+        parse_yaml(r'{"half": "\ud83d"}', "c.yaml")
 
 
 def test_suggestions():
