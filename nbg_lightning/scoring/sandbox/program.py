@@ -141,7 +141,8 @@ class Served:
         return found(target, *arguments)
 
     def _do_load(self, target: Any) -> None:
-        exec(compile(self.source, "solution.py", "exec", dont_inherit=True), self.names)
+        source = self.source.removeprefix("\ufeff")  # as Python reads a file that begins with a byte order mark
+        exec(compile(source, "solution.py", "exec", dont_inherit=True), self.names)
 
     def _do_get(self, target: str) -> Any:
         return self.names[target]

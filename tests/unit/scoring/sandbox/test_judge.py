@@ -76,3 +76,8 @@ def test_usual_idioms_are_wrong_for_another_program(sandbox):
     jobs = [{"solution": "def f(*a, **k): return 'wrong'\ng = f", "tests": tests} for _, tests in IDIOMS.values()]
     results = dict(zip(IDIOMS, sandbox.check_many(jobs), strict=True))
     assert {name: result.status for name, result in results.items() if result.status != "failed"} == {}
+
+
+def test_a_byte_order_mark_in_front_is_no_part_of_a_program(sandbox):
+    assert sandbox.check("\ufeffdef f(x):\n    return x + 1\n", ["assert f(3) == 4"])
+    assert not sandbox.check("def f(x):\n    return \ufeffx + 1\n", ["assert f(3) == 4"])
