@@ -23,6 +23,11 @@ class CommandParser(argparse.ArgumentParser):
             args = [argument.removeprefix("--config=") for argument in args if argument != "--config"]
         return super().parse_known_args(args, namespace)
 
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's; options may stand between arguments of any number, as in ``generate MODEL --json PROMPT``."""
+        any_number = any(not each.option_strings and each.nargs in ("?", "*", "+") for each in self._actions)
+        return (super().parse_intermixed_args if any_number else super().parse_args)(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Called by argparse."""
         options = [option for action in self._actions for option in action.option_strings]

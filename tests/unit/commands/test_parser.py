@@ -56,3 +56,10 @@ def test_a_shipped_recipe_is_checked_from_any_folder(capfd, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     assert main(["recipe", "--config", "configs/recipe/quickstart.yaml", "--dry-run"]) == 0
     assert "teacher-pretrain: to run" in capfd.readouterr().out
+
+
+def test_options_may_stand_between_arguments():
+    from nbg_lightning.commands import generate
+
+    found = generate.parser().parse_args(["runs/sft", "--max-new-tokens", "4", "2 + 3?", "--json", "and 4?"])
+    assert (found.model, found.prompts, found.max_new_tokens, found.json) == ("runs/sft", ["2 + 3?", "and 4?"], 4, True)

@@ -112,13 +112,22 @@ def test_a_preset_is_changed_by_options(options):
     assert parse(["fit", f"--config={SHORT}", "--model.core", "tiny"]).model.init_args.core == "tiny"
 
 
+def test_an_exponent_under_a_key_for_counts_and_shares_is_a_count(tmp_path):
+    """Which of int and float the parser makes of it depends on the order of imports, and is the same to Lightning."""
+    import lightning.pytorch as pl
+
+    (tmp_path / "more.yaml").write_text("{trainer: {limit_val_batches: 1e1}}")
+    found = parse(["fit", f"--config={SHORT}", f"--config={tmp_path / 'more.yaml'}"])["trainer.limit_val_batches"]
+    taken = pl.Trainer(limit_val_batches=found, accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert (taken.limit_val_batches, type(taken.limit_val_batches)) == (10, int)
+
+
 @pytest.mark.parametrize(
     ("key", "text", "number"),
     [
         ("trainer.max_steps", "1e3", 1000),
         ("trainer.log_every_n_steps", "1.5e+1", 15),
         ("trainer.limit_val_batches", "1.0", 1.0),
-        ("trainer.limit_val_batches", "1e1", 10),
         ("model.init_args.micro_batch_tokens", "4e3", 4000),
         ("model.init_args.optimizer.lr", "1e-4", 1e-4),
         ("model.init_args.optimizer.weight_decay", "2e0", 2.0),
