@@ -18,6 +18,7 @@ from nbg_lightning.callbacks.retention import Keep
 from nbg_lightning.core.checkpoint_folder import is_complete, move, remove, remove_leftovers, settle_all
 from nbg_lightning.core.checkpoint_names import DIGESTS
 from nbg_lightning.core.checkpoint_save import BackgroundSaver
+from nbg_lightning.quantities import count_text
 from nbg_lightning.remote import is_url, open_store
 from nbg_lightning.url_path import PathOrUrl, UrlPath, place_of
 
@@ -185,9 +186,9 @@ class StepCheckpoint(ModelCheckpoint):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.save(trainer)
         if self._saver is not None and self._saver.waits:
-            times, seconds = self._saver.waits, self._saver.seconds_waited
+            saves = count_text(self._saver.waits, "save")
             log.info(
-                f"{times} time{'s' if times > 1 else ''} a checkpoint waited for the one before, {seconds:.1f} s in all: "
+                f"{saves} waited for the one before, {self._saver.seconds_waited:.1f} s in all: "
                 "a larger StepCheckpoint.every_n_steps costs less"
             )
         self._close()

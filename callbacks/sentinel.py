@@ -14,6 +14,7 @@ from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import save_state
 from nbg_lightning.callbacks.rewind import Rewind, check_rewind, go_back
 from nbg_lightning.contracts import CountsSkippedSteps, KeepsRollouts, LimitsAnswers
+from nbg_lightning.quantities import count_text
 
 SentinelRule = Literal[
     "zero_advantage", "errors", "mismatch", "entropy", "truncation", "bad_cases", "non_finite", "spike"
@@ -173,8 +174,7 @@ class Sentinel(pl.Callback):
         return go_back(trainer, pl_module, trainer.global_step - bad) is not None
 
     def _explained(self, rule: str, problem: str) -> str:
-        count = self.bad_steps[rule]
-        return f"{problem} ({rule}, {count} step{'s' if count > 1 else ''} in a row)"
+        return f"{problem} ({rule}, {count_text(self.bad_steps[rule], 'step')} in a row)"
 
     # -- the rules: name to cause and fix, for those that this step violates ------------------------------------------------
 

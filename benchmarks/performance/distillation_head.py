@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paired import paired_seconds, ratio, write_result
+from paired import paired_seconds, ratio, resident_bytes, write_result
 
 SIDES = ("cross_entropy", "dpo", "dpd_cached", "dpd_live")
 LISTED = 64
@@ -75,17 +75,13 @@ def measured_memory(arguments: argparse.Namespace, side: str, dtype: str) -> flo
 def memory_of(side: str, tokens: int, vocab: int, dim: int, dtype: str) -> float:
     """Megabytes beyond inputs and gradients."""
 
-    def status(key: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key + ":"))
-
     make_run(side, 1024, 512, dim, dtype)[0]()  # libraries allocate what they keep
     run, tensors = make_run(side, tokens, vocab, dim, dtype)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = status("VmRSS")
+    before = resident_bytes("VmRSS")
     run()
-    gradients = sum(tensor.grad.numel() * tensor.grad.element_size() for tensor in tensors) / 2**20
-    return status("VmHWM") - before - gradients
+    gradients = sum(tensor.grad.numel() * tensor.grad.element_size() for tensor in tensors)
+    return (resident_bytes() - before - gradients) / 2**20
 
 
 def main() -> None:

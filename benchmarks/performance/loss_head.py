@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 
-from paired import paired_seconds, ratio, write_result
+from paired import paired_seconds, ratio, resident_bytes, write_result
 
 
 def _inputs(tokens: int, vocab: int, dim: int, dtype: str):  # type: ignore[no-untyped-def]
@@ -61,17 +61,13 @@ def _measure_memory(side: str, tokens: int, vocab: int, dim: int, dtype: str) ->
 def _memory_of(side: str, tokens: int, vocab: int, dim: int, dtype: str) -> float:
     from pathlib import Path
 
-    def status(key: str) -> float:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(key + ":"))
-
     SIDES[side](*_inputs(64, 512, dim, dtype))  # libraries allocate what they keep
     inputs = _inputs(tokens, vocab, dim, dtype)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = status("VmRSS")
+    before = resident_bytes("VmRSS")
     SIDES[side](*inputs)
-    gradients = sum(t.grad.numel() * t.grad.element_size() for t in inputs[:2]) / 2**20
-    return status("VmHWM") - before - gradients
+    gradients = sum(t.grad.numel() * t.grad.element_size() for t in inputs[:2])
+    return (resident_bytes() - before - gradients) / 2**20
 
 
 def _say(line: str) -> None:

@@ -13,7 +13,6 @@ import json
 import os
 import pickle
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -22,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from paired import write_result
+from paired import resident_bytes, write_result
 
 from nbg_lightning.data import InMemory, prepare_source
 from nbg_lightning.data.order import SampleOrder
@@ -64,13 +63,6 @@ def make(folder: Path, sources: int, parts: int) -> None:
         (source / MANIFEST).write_text(seal(whole))
 
 
-def peak() -> float:
-    """MB that the process has held at most."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    assert found is not None
-    return int(found[1]) / 1e3
-
-
 def look_up(sources: dict[str, TokenizedSource]) -> dict[str, float]:
     """Rates of the order of samples, and of windows read at random."""
     stages = [Stage("all", 1e9 * LENGTH, 1e-3, dict.fromkeys(sources, 1.0))]
@@ -97,7 +89,7 @@ def measure(folder: Path) -> dict[str, Any]:
     folders = sorted((folder / "sources").iterdir())
     few = {each.name: TokenizedSource(each, check_sizes=False) for each in folders[:20]}
     of_few = look_up(few)
-    before, begin = peak(), time.perf_counter()
+    before, begin = resident_bytes(), time.perf_counter()
     opened = {each.name: TokenizedSource(each) for each in folders}
     seconds = time.perf_counter() - begin
     begin = time.perf_counter()
@@ -108,7 +100,7 @@ def measure(folder: Path) -> dict[str, Any]:
     return {
         "open_seconds": seconds,
         "open_in_a_worker_seconds": worker,
-        "added_peak_mb": peak() - before,
+        "added_peak_mb": (resident_bytes() - before) / 1e6,
         "all": of_all,
         "twenty": of_few,
     }

@@ -37,6 +37,15 @@ def folder_of(name: str) -> str:
 RESULTS = Path(os.environ.get(RESULTS_VARIABLE, Path(__file__).parent / "results" / folder_of(processor())))
 
 
+def resident_bytes(key: str = "VmHWM") -> int:
+    """The largest resident set of this process since its start or its last ``clear_refs``; the present one for ``VmRSS``.
+
+    Not getrusage's ``ru_maxrss``, which a child process has from its parent.
+    """
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
 def paired_seconds(
     sides: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, list[float]]:

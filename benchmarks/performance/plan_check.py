@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from paired import resident_bytes
 
 HERE = Path(__file__).parent
 CORE = {
@@ -128,17 +128,11 @@ class Measured(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.seconds.append(time.process_time() - self.begin)
-        self.peaks.append(_status("VmHWM"))
+        self.peaks.append(resident_bytes())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         found = {"peak_bytes": self.peaks, "seconds": self.seconds}
         (self.folder / f"measured-{trainer.global_rank}.json").write_text(json.dumps(found))
-
-
-def _status(name: str) -> int:
-    found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 def environment() -> dict[str, str]:

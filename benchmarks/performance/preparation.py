@@ -18,13 +18,14 @@ import json
 import os
 import random
 import resource
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from paired import write_result
+from paired import resident_bytes, write_result
 
 from nbg_lightning.chat.renderer import ChatOptions
 from nbg_lightning.chat.template import ChatTemplate
@@ -80,32 +81,47 @@ def measured(make: Callable[[Path], Path], fast: bool) -> dict[str, float]:
     }
 
 
-def many(make: Callable[[Path, int], Path], count: int) -> dict[str, float]:
-    """The clock and processor seconds of a preparation by one process a core, and the memory of its largest process."""
+def conversations(tokenizer: Tokenizer, file: Path) -> Callable[..., Path]:
+    """What prepares a file of conversations in a folder, with a number of processes (0: in this one)."""
+    form = ChatTemplate.nanbeige()
+    options = ChatOptions(max_length=2048)
+    renderer = form.renderer(tokenizer.transformers, options)
+    settings = {**form.form, **vars(options)}
+    encoder = ConversationEncoder("chat", renderer, tokenizer.vocab_size, tokenizer.fingerprint, settings)
+
+    def make(out: Path, processes: int = 0) -> Path:
+        source = ChatJsonLines(str(file))
+        settings = prepare.PreparationSettings(out, num_workers=processes, progress=False)
+        return prepare.prepare_encoded("chat", source, encoder, settings).train
+
+    return make
+
+
+def prepare_many(tokenizer: str, file: Path) -> dict[str, float]:
+    """The clock and processor seconds of a preparation by one process per core, and the memory of its largest process.
+
+    In a fresh process: a child process has at least the peak of its parent at its start.
+    """
     processes = len(os.sched_getaffinity(0))
     preparation.FAST_BYTES = 0
+    make = conversations(Tokenizer(tokenizer), file)
     with tempfile.TemporaryDirectory() as folder:
-        begin, own, of_children = time.perf_counter(), time.process_time(), children_seconds()
+        begin, core_seconds = time.perf_counter(), used_core_seconds()
         make(Path(folder), processes)
         seconds = time.perf_counter() - begin
+    of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {
-        "conversations": count,
         "processes": processes,
         "seconds": seconds,
-        "core_seconds": time.process_time() - own + children_seconds() - of_children,
-        "peak_megabytes_of_a_process": peak_megabytes(resource.RUSAGE_CHILDREN),
+        "core_seconds": used_core_seconds() - core_seconds,
+        "peak_megabytes_of_a_process": max(of_children, resident_bytes() / 2**20),
     }
 
 
-def children_seconds() -> float:
-    """Processor time of the processes that have ended."""
+def used_core_seconds() -> float:
+    """Processor time of this process and of those that it started and that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def peak_megabytes(who: int) -> float:
-    """The largest resident memory of this process, or of one that it started."""
-    return resource.getrusage(who).ru_maxrss / 1024
+    return time.process_time() + used.ru_utime + used.ru_stime
 
 
 def tokenizers_alone(tokenizer: Tokenizer, texts: list[str]) -> dict[str, float]:
@@ -126,7 +142,11 @@ def main() -> None:
     parser.add_argument("--megabytes", type=float, default=8, help="megabytes of the sample for tokenizers")
     parser.add_argument("--conversations", type=int, default=40_000)
     parser.add_argument("--many", type=int, default=1_000_000, help="number of conversations prepared on all cores")
+    parser.add_argument("--many-of", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.many_of:
+        print(json.dumps(prepare_many(given.many_of[0], Path(given.many_of[1]))))
+        return
     with tempfile.TemporaryDirectory() as work:
         everything, sample, chats = (Path(work) / name for name in ("all.jsonl", "sample.jsonl", "chats.jsonl"))
         texts = write_texts(given.packages, everything)
@@ -145,16 +165,6 @@ def main() -> None:
                 prepare.prepare_source("text", source, tokenizer.name_or_path, out, num_workers=0, progress=False).train
             )
 
-        form, options = ChatTemplate.nanbeige(), ChatOptions(max_length=2048)
-        renderer = form.renderer(tokenizer.transformers, options)
-        chat_settings = {**form.form, **vars(options)}
-        encoder = ConversationEncoder("chat", renderer, tokenizer.vocab_size, tokenizer.fingerprint, chat_settings)
-
-        def conversations(out: Path, processes: int = 0) -> Path:
-            source = ChatJsonLines(str(chats))
-            settings = prepare.PreparationSettings(out, num_workers=processes, progress=False)
-            return prepare.prepare_encoded("chat", source, encoder, settings).train
-
         begin = time.process_time()
         with one_thread():
             tokenizer.fast_encoder().probe()
@@ -167,17 +177,20 @@ def main() -> None:
                 "prepared_by_fastokens": measured(documents(everything), fast=True),
             },
             "conversations": {
-                "prepared_by_tokenizers": measured(conversations, fast=False),
-                "prepared_by_fastokens": measured(conversations, fast=True),
+                "prepared_by_tokenizers": measured(conversations(tokenizer, chats), fast=False),
+                "prepared_by_fastokens": measured(conversations(tokenizer, chats), fast=True),
             },
-            "peak_megabytes_of_all": peak_megabytes(resource.RUSAGE_SELF),
+            "peak_megabytes_of_all": resident_bytes() / 2**20,
         }
         chats.unlink()
         write_conversations(texts, given.many, chats)
-        results["many_conversations"] = many(conversations, given.many)
+        command = [sys.executable, __file__, "--many-of", tokenizer.name_or_path, str(chats)]
+        answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+        results["many_conversations"] = {"conversations": given.many, **json.loads(answer)}
     rates = {name: found["tokens_per_core_second"] for name, found in results["documents"].items()}
     results["ratio_over_tokenizers_alone"] = {name: rate / rates["tokenizers_alone"] for name, rate in rates.items()}
-    write_result("preparation", {**vars(given), "tokenizer": given.tokenizer and Path(given.tokenizer).name}, results)
+    settings = {name: value for name, value in vars(given).items() if name != "many_of"}
+    write_result("preparation", {**settings, "tokenizer": given.tokenizer and Path(given.tokenizer).name}, results)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 sys.path.insert(0, str(Path(__file__).parent))
+from paired import resident_bytes
 from race import (
     TRL_SETTINGS,
     Peer,
@@ -82,18 +83,13 @@ class Pace:
                 say(self.answers, self.about)
             else:
                 wall, processor = (end - begin for begin, end in zip(self.begin, now(), strict=True))
-                say(self.answers, {"wall": wall, "processor": processor, "losses": self.losses, **peak_memory()})
+                measured = {"wall": wall, "processor": processor, "peak_mb": resident_bytes() / 2**20}
+                say(self.answers, {**measured, "losses": self.losses})
             if not sys.stdin.readline():
                 os._exit(0)  # no loop expects its end here, and nothing of the run is kept
             self.losses = []
             self.begin = now()
         self.step += 1
-
-
-def peak_memory() -> dict[str, float]:
-    """The largest resident set of this process, in MB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return {"peak_mb": next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))}
 
 
 # -- ours --------------------------------------------------------------------------------------------------------------

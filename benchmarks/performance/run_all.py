@@ -68,7 +68,7 @@ MEASUREMENTS = {
     "episodes": Measurement("episodes", quick=f"{_FEW} --preset nano --episodes 8 --new-tokens 8"),
     "episodes_small": Measurement(
         "episodes",
-        arguments="--preset small --episodes 24 --repeats 2",
+        arguments="--name episodes_small --preset small --episodes 24 --repeats 2",
         quick=f"{_FEW} --preset nano --episodes 8 --new-tokens 8",
     ),
     "checkers": Measurement("checkers", quick="--answers 2 --repeats 1"),

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
-from paired import ratio, write_result
+from paired import ratio, resident_bytes, write_result
 from race import SHAPE
 
 SIDES = {"shared": "auto", "unshared": False}
@@ -207,9 +207,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
         make_run(*arguments.memory_of, arguments.budget)()
-        # Not ru_maxrss, which a child has from its parent.
-        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-        print(int(status["VmHWM"].split()[0]) / 1024)
+        print(resident_bytes() / 2**20)
         return
     results: dict[str, Any] = {}
     for task in arguments.tasks:

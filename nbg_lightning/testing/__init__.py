@@ -16,6 +16,8 @@ from nbg_lightning.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nbg_lightning.testing.guessing import GuessingGame as GuessingGame
+    from nbg_lightning.testing.local_servers import free_port as free_port
+    from nbg_lightning.testing.local_servers import s3_server as s3_server
     from nbg_lightning.testing.miniature import FunctionChat as FunctionChat
     from nbg_lightning.testing.miniature import FunctionQuestions as FunctionQuestions
     from nbg_lightning.testing.miniature import JudgementChat as JudgementChat
@@ -46,6 +48,7 @@ else:
         __name__,
         {
             "guessing": ["GuessingGame"],
+            "local_servers": ["free_port", "s3_server"],
             "miniature": ["FunctionChat", "FunctionQuestions", "JudgementChat", "StyledChat", "StyledPairs"],
             "pairs": ["random_pairs"],
             "prices": ["PriceChat", "PriceFacts", "PriceQuestions"],

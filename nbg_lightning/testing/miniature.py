@@ -119,42 +119,62 @@ class FunctionChat(MadeExamples, ChatSource):
 
 
 @dataclass
-class StyledChat(ChatSource):
-    """reasoning-gym tasks answered in two styles: by the answer alone, which a judge may prefer, or by a sentence.
+class StyledAnswers:
+    """Base class of sources of answers to reasoning-gym tasks in two styles: the answer alone, or a sentence.
 
     Args:
         tasks: task names with short answers, such as ``chain_sum``.
         count: items per task.
         seed: another seed gives other items and styles.
         config: settings per task.
-        sentences: share of answers given as sentences.
     """
 
     tasks: list[str]
     count: int
     seed: int = 0
     config: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()  # type: ignore[misc]  # of the source beside it
+        self._questions()
+
+    def _questions(self) -> Iterator[Question]:
+        return ReasoningGymQuestions(self.tasks, self.count, self.seed, self.config).questions()
+
+    def identity(self) -> dict[str, Any]:
+        settings = {"tasks": self.tasks, "count": self.count, "seed": self.seed, "config": self.config}
+        return {"kind": type(self).__name__, **settings}
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name} is invalid: {share}; give a share from 0 to 1")
+
+
+@dataclass
+class StyledChat(StyledAnswers, ChatSource):
+    """reasoning-gym tasks answered in two styles: by the answer alone, which a judge may prefer, or by a sentence.
+
+    Args:
+        tasks: see `StyledAnswers`; likewise ``count``, ``seed`` and ``config``.
+        sentences: share of answers given as sentences.
+    """
+
     sentences: float = 0.3
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.sentences <= 1:
-            raise ValueError(f"sentences is invalid: {self.sentences}; give a share from 0 to 1")
-        self._source()
-
-    def _source(self) -> ReasoningGymQuestions:
-        return ReasoningGymQuestions(self.tasks, self.count, self.seed, self.config)
+        _check_share("sentences", self.sentences)
 
     def identity(self) -> dict[str, Any]:
-        settings = {"tasks": self.tasks, "count": self.count, "seed": self.seed, "config": self.config}
-        return {"kind": type(self).__name__, "version": 2, **settings, "sentences": self.sentences}
+        return {**super().identity(), "version": 2, "sentences": self.sentences}
 
     def parts(self) -> list[Part]:
         rows = list(self._rows(random.Random(f"styles {self.seed}")))
         return [ChatListPart(200 * len(rows), rows, 0)]
 
     def _rows(self, chance: random.Random) -> Iterator[dict[str, Any]]:
-        for question in self._source().questions():
+        for question in self._questions():
             answer = {"role": "assistant", "content": self._answer(question, chance)[0]}
             yield {"messages": [*question.messages, answer]}
 
@@ -165,39 +185,29 @@ class StyledChat(ChatSource):
 
 
 @dataclass(kw_only=True)
-class StyledPairs(PairSource):
+class StyledPairs(StyledAnswers, PairSource):
     """Pairs of which the better answer is a sentence and the worse one a number: a preference that is planted.
 
     Some answers are off by one, as often the better one as the worse one, so that only the style tells them apart. Of the
     `ties` both have one style, another number, and the same scores.
 
     Args:
-        tasks: see `StyledChat`, for tasks whose answer is a whole number; so are ``count``, ``seed`` and ``config``.
+        tasks: see `StyledAnswers`, for tasks whose answer is a whole number; likewise ``count``, ``seed`` and ``config``.
         ties: share of pairs that are ties for ``tie_margin: 0`` of `nbg build-comparisons`.
     """
 
-    tasks: list[str]
-    count: int
-    seed: int = 0
-    config: dict[str, dict[str, Any]] = field(default_factory=dict)
     ties: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.ties <= 1:
-            raise ValueError(f"ties is invalid: {self.ties}; give a share from 0 to 1")
-        self._source()
-
-    def _source(self) -> ReasoningGymQuestions:
-        return ReasoningGymQuestions(self.tasks, self.count, self.seed, self.config)
+        _check_share("ties", self.ties)
 
     def identity(self) -> dict[str, Any]:
-        settings = {"tasks": self.tasks, "count": self.count, "seed": self.seed, "config": self.config}
-        return {"kind": "StyledPairs", "version": 1, **settings, "ties": self.ties}
+        return {**super().identity(), "version": 1, "ties": self.ties}
 
     def parts(self) -> list[Part]:
         chance = random.Random(f"pairs of styles {self.seed}")
-        return PairList(pairs=[self._pair(question, chance) for question in self._source().questions()]).parts()
+        return PairList(pairs=[self._pair(question, chance) for question in self._questions()]).parts()
 
     def _pair(self, question: Question, chance: random.Random) -> dict[str, Any]:
         numbers = [int(question.answer or 0) + chance.choice((0, 0, 0, -1, 1)) for _ in range(2)]
@@ -216,7 +226,7 @@ class JudgementChat(StyledChat):
     """Judgements of two answers, as requested by `PairwisePreferenceReward`: the answer alone is better than the sentence.
 
     Args:
-        tasks: see `StyledChat`; likewise ``count``, ``seed``, ``config`` and ``sentences``.
+        tasks: see `StyledAnswers`; likewise ``count``, ``seed`` and ``config``; ``sentences`` is `StyledChat`'s.
         criteria: criteria of the reward.
     """
 
@@ -231,7 +241,7 @@ class JudgementChat(StyledChat):
     def _rows(self, chance: random.Random) -> Iterator[dict[str, Any]]:
         from nbg_lightning.rewards.preference import PROMPT
 
-        for question in self._source().questions():
+        for question in self._questions():
             (first, one), (second, two) = self._answer(question, chance), self._answer(question, chance)
             turns = "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in question.messages)
             asked = PROMPT.format(criteria=self.criteria, conversation=turns, first=first, second=second)

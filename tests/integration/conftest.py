@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+
+from nbg_lightning.testing import free_port
 
 WORDS = [
     "the",
@@ -193,9 +194,7 @@ class VLLMServer:
     """A real vLLM server of a folder on a loopback port, which may be killed and started again; some 30 s until it answers."""
 
     def __init__(self, folder, *arguments, **environment):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.root, self.log = f"http://127.0.0.1:{port}", Path(folder) / f"server-{port}.txt"
         self.environment = {
             **os.environ,

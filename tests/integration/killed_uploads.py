@@ -10,7 +10,6 @@ import sys
 import time
 from pathlib import Path
 
-import fsspec
 import lightning.pytorch as pl
 import torch
 
@@ -18,7 +17,7 @@ from nbg_lightning.callbacks.checkpoint import checkpoints
 from nbg_lightning.core.checkpoint import CheckpointFiles
 from nbg_lightning.core.checkpoint_folder import is_complete
 from nbg_lightning.schedule.curriculum import Stage
-from nbg_lightning.testing import SMALL_STEP_TOKENS, Ranks, train_small
+from nbg_lightning.testing import SMALL_STEP_TOKENS, Ranks, s3_server, train_small
 from nbg_lightning.url_path import UrlPath
 
 URL = "s3://bucket/run"
@@ -75,29 +74,21 @@ def kill_often(folder, kills):
 
 
 def main(folder, kills):
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_DEFAULT_REGION="us-east-1")
-    os.environ["AWS_ENDPOINT_URL"] = f"http://{host}:{port}"
-    fsspec.filesystem("s3").mkdir("bucket")
-    in_saves = kill_often(folder, kills)
-    finished = train_small(
-        folder, resume="last", checkpoint_every=EVERY, keep=2, dirpath=URL, asynchronous=True, **OPTIONS
-    )
-    assert len(finished.steps) < STEPS
-    assert names() == {f"step-{step:08d}" for step in (STEPS - EVERY, STEPS)}, names()
-    assert all(is_complete(path) for path in UrlPath(URL).iterdir())
-    assert not list(folder.rglob("step-*")), "a checkpoint is on this disk"
-    unbroken = train_small(folder / "unbroken", **OPTIONS)
-    assert finished.steps[-1]["chain"] == unbroken.steps[-1]["chain"]
-    for kind in ("weights", "averages"):
-        for name, value in getattr(unbroken, kind).items():
-            assert torch.equal(getattr(finished, kind)[name], value), name
-    print(f"kills in saves: {in_saves}", flush=True)
-    server.stop()
+    with s3_server("bucket"):
+        in_saves = kill_often(folder, kills)
+        finished = train_small(
+            folder, resume="last", checkpoint_every=EVERY, keep=2, dirpath=URL, asynchronous=True, **OPTIONS
+        )
+        assert len(finished.steps) < STEPS
+        assert names() == {f"step-{step:08d}" for step in (STEPS - EVERY, STEPS)}, names()
+        assert all(is_complete(path) for path in UrlPath(URL).iterdir())
+        assert not list(folder.rglob("step-*")), "a checkpoint is on this disk"
+        unbroken = train_small(folder / "unbroken", **OPTIONS)
+        assert finished.steps[-1]["chain"] == unbroken.steps[-1]["chain"]
+        for kind in ("weights", "averages"):
+            for name, value in getattr(unbroken, kind).items():
+                assert torch.equal(getattr(finished, kind)[name], value), name
+        print(f"kills in saves: {in_saves}", flush=True)
     os._exit(0)  # what the client's threads hold ends with the process
 
 

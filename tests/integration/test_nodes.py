@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -10,16 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nbg_lightning.testing import launchable_environment
+from nbg_lightning.testing import free_port, launchable_environment
 
 pytestmark = pytest.mark.slow
 SCRIPT = Path(__file__).with_name("faulty_rank.py")
-
-
-def free_port():
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 class Nodes:

@@ -23,6 +23,7 @@ from nbg_lightning.environments.driver import EpisodeDriver
 from nbg_lightning.environments.environment import End, EpisodeLimits
 from nbg_lightning.environments.open_env import OpenEnvEnvironment
 from nbg_lightning.rewards.math import MathReward
+from nbg_lightning.testing import free_port
 from nbg_lightning.testing.grpo import small_tokenizer, train_small_grpo
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
@@ -201,9 +202,7 @@ REAL = os.environ.get("NBG_OPENENV_PYTHON", sys.executable if find_spec("openenv
 @pytest.fixture(scope="module", params=["tools", "text"])
 def real(request):
     """The kind of a server of the package, and its URL; it has three places."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     shop = Path(__file__).with_name("openenv_shop.py")
     with subprocess.Popen([REAL, str(shop), request.param, str(port), "3"]) as process:
         end = time.monotonic() + 120
