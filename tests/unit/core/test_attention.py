@@ -116,6 +116,18 @@ def test_bf16_is_close_and_stays_bf16():
     torch.testing.assert_close(out.double(), by_definition(q, k, v, offsets, SCALE), rtol=2e-2, atol=2e-2)
 
 
+@pytest.mark.parametrize("length", [1, 7, 192, 193])
+def test_bf16_gradients_are_as_close_as_their_dtype(length):
+    """Short documents have their backward in float32: what is left is the rounding of inputs, output and gradients."""
+    q, k, v, offsets = packed([length, 2], torch.bfloat16)
+    found = value_and_gradients(operator, q, k, v, offsets)
+    doubles = (x.detach().double().requires_grad_() for x in (q, k, v))
+    exact = value_and_gradients(lambda *data: by_definition(*data, SCALE), *doubles, offsets)
+    for given, right in zip(found[1:], exact[1:], strict=True):
+        assert given.dtype == torch.bfloat16
+        assert (given.double() - right).norm() <= 2**-7 * right.norm()
+
+
 def test_by_hand():
     """Two keys with equal scores weigh one half each; the first token sees only itself."""
     q = torch.zeros(3, 1, 2)
