@@ -27,6 +27,7 @@ from nbg_lightning.contracts import (
     curriculum_of,
     datamodule_of,
 )
+from nbg_lightning.core.products import uses_onednn
 from nbg_lightning.error_line import first_line
 from nbg_lightning.planning.devices import DEVICES, Device
 from nbg_lightning.planning.estimate import estimated_memory
@@ -177,7 +178,7 @@ def start_rows(trainer: pl.Trainer, pl_module: pl.LightningModule) -> list[Label
     """The setup of a run, as labels and texts."""
     return [
         *_model_rows(trainer, pl_module),
-        ("device", _devices(trainer, cast(TrainsLanguageModel, pl_module).parallel.compute_dtype)),
+        ("device", _devices(trainer, pl_module, cast(TrainsLanguageModel, pl_module).parallel.compute_dtype)),
         *_data_rows(trainer),
         *_schedule_rows(trainer),
         ("writes", _writes(trainer)),
@@ -254,12 +255,13 @@ def _device_in_table(trainer: pl.Trainer) -> Device | None:
     return next((own for key, own in DEVICES.items() if key in name), None)
 
 
-def _devices(trainer: pl.Trainer, dtype: str) -> str:
+def _devices(trainer: pl.Trainer, module: pl.LightningModule, dtype: str) -> str:
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     ranks = "1 rank" if trainer.world_size == 1 else f"{trainer.world_size:,} ranks"
     nodes = "" if trainer.num_nodes == 1 else f" on {trainer.num_nodes} nodes"
-    return f"{name}, {ranks}{nodes}, {dtype}"
+    by_onednn = dtype == "float32" and any(p.ndim == 2 and uses_onednn(p, p) for p in module.parameters())
+    return f"{name}, {ranks}{nodes}, {dtype}{' by oneDNN' if by_onednn else ''}"
 
 
 def _data_rows(trainer: pl.Trainer) -> Iterator[LabelledText]:

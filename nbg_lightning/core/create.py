@@ -11,6 +11,7 @@ from nbg_lightning.core.lora import attach_adapter
 from nbg_lightning.core.lora_config import LoRAConfig
 from nbg_lightning.core.model import LanguageModel, model_config
 from nbg_lightning.core.parallelize import parallelize
+from nbg_lightning.core.products import choose_library
 
 
 def create_model(
@@ -42,6 +43,7 @@ def create_model(
         torch.Size([1, 3, 512])
     """
     parallel = parallel or ParallelConfig()
+    choose_library()
     with torch.device("meta"):
         model = model_config(shape, parallel.float8).build()
     if lora is not None:

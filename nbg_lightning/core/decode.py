@@ -30,6 +30,7 @@ from nbg_lightning.core.lora import adapted_layers, merge
 from nbg_lightning.core.model import LanguageModel
 from nbg_lightning.core.names import clean_name
 from nbg_lightning.core.prefixes import pack_sequences
+from nbg_lightning.core.products import add_product_, multiply, multiply_into
 from nbg_lightning.core.rope import inverse_frequencies, rotary_table, rotate
 from nbg_lightning.core.sharding import reshard, sharded_modules
 
@@ -232,7 +233,7 @@ class Decoder:
     def _feed_forward(self, x: Tensor, layer: _Layer) -> Tensor:
         """Add the feed-forward output to x, in place."""
         gate, up = _side_by_side(self.rms_norm(x, layer.ffn_norm), layer.gate_up).chunk(2, dim=-1)
-        return x.addmm_(F.silu(gate, inplace=True).mul_(up), layer.down)
+        return add_product_(x, F.silu(gate, inplace=True).mul_(up), layer.down)
 
     def begin_pass(self, index: int, x: Tensor) -> Tensor:
         """The input of the block at ``index`` of `passes`; after the last block of a loop, the normed residual stream."""
@@ -240,7 +241,7 @@ class Decoder:
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits ``[..., V]`` in float32, from the residual stream."""
-        return torch.mm(self.rms_norm(x, self.norm), self.head).float()
+        return multiply(self.rms_norm(x, self.norm), self.head).float()
 
     # -- prompts ---------------------------------------------------------------------------------------------------
 
@@ -267,7 +268,7 @@ class Decoder:
             if keep:
                 kept.append(torch.stack((k, v)).transpose(1, 2))
             attended = document_attention(q, k, v.contiguous(), documents, len(x), self.scale)
-            x = x.addmm_(attended.flatten(1), layer.output)
+            x = add_product_(x, attended.flatten(1), layer.output)
             x = self._feed_forward(x, layer)
         return x, kept
 
@@ -343,7 +344,7 @@ class Rows:
             vectors = self.cache.vectors[index]
             vectors.index_copy_(0, self._slots, new.view(-1, shape.head_dim).to(vectors.dtype))
             attended = self._attend(index, turned[:, :heads])
-            x.addmm_(attended.to(x.dtype), layer.output)
+            add_product_(x, attended.to(x.dtype), layer.output)
             decoder._feed_forward(x, layer)
         self.positions += 1
         self._slots += 1
@@ -390,9 +391,9 @@ def split_by_length(lengths: Sequence[int]) -> list[slice]:
 def _side_by_side(x: Tensor, matrices: tuple[Tensor, ...]) -> Tensor:
     """``x @ cat(matrices)``, whether the matrices are fused or not."""
     if len(matrices) == 1:
-        return torch.mm(x, matrices[0])
+        return multiply(x, matrices[0])
     widths = [matrix.shape[1] for matrix in matrices]
     out = x.new_empty(x.shape[0], sum(widths))
     for part, matrix in zip(out.split(widths, dim=1), matrices, strict=True):
-        torch.mm(x, matrix, out=part)
+        multiply_into(part, x, matrix)
     return out

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from nbg_lightning.core.batch import IGNORE
+from nbg_lightning.core.products import multiply, multiply_into, uses_onednn
 
 # One buffer holds the logits of a chunk, then their gradient: 128 MB is enough tokens for an efficient matrix product.
 _BYTES_PER_CHUNK = {"cpu": 2**27, "cuda": 2**30}
@@ -83,7 +84,7 @@ def logit_chunks(hidden_TD: Tensor, weight_VD: Tensor, chunk: int) -> Iterator[t
     buffer = hidden_TD.new_empty(min(chunk, len(hidden_TD)), weight_VD.shape[0])
     for begin in parts_to_run(range(0, len(hidden_TD), chunk)):
         tokens = slice(begin, min(begin + chunk, len(hidden_TD)))
-        yield tokens, torch.mm(hidden_TD[tokens], weight_VD.t(), out=buffer[: tokens.stop - begin])
+        yield tokens, multiply_into(buffer[: tokens.stop - begin], hidden_TD[tokens], weight_VD.t())
 
 
 def _blocks(logits_TV: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -153,12 +154,12 @@ class WeightGradient:
 
     def add(self, grad_logits_TV: Tensor, hidden_TD: Tensor) -> None:
         keep = 0 if self.empty else 1
-        if self.total.dtype == grad_logits_TV.dtype:
+        if self.total.dtype == grad_logits_TV.dtype and not uses_onednn(grad_logits_TV, self.weight):
             torch.addmm(self.total, grad_logits_TV.t(), hidden_TD, beta=keep, out=self.total)
         else:
             rows = max(1, _ELEMENTS_PER_SLICE // self.weight.shape[1])
             for begin in parts_to_run(range(0, len(self.total), rows)):
-                part = grad_logits_TV[:, begin : begin + rows].t() @ hidden_TD
+                part = multiply(grad_logits_TV[:, begin : begin + rows].t(), hidden_TD)
                 target = self.total[begin : begin + rows]
                 target.copy_(part) if self.empty else target.add_(part)
         self.empty = False
@@ -194,7 +195,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     z.mul_(scale).scatter_(-1, targets[block], -others * scale)  # p - 1 = -others / sum
                     _write_back(logits, block, z)
             if grad_hidden is not None:
-                torch.mm(logits, weight_VD, out=grad_hidden[tokens])
+                multiply_into(grad_hidden[tokens], logits, weight_VD)
             if grad_weight is not None:
                 grad_weight.add(logits, hidden_TD[tokens])
         token_losses.masked_fill_(~trained_T, 0.0)
@@ -287,7 +288,7 @@ class _LinearTokenStatistics(torch.autograd.Function):
                 grad.addcmul_(p, grad_lp, value=-1.0).scatter_add_(-1, labels_T[rows, None], grad_lp)
                 logits[block] = grad.div_(ctx.temperature)
             if grad_hidden is not None:
-                torch.mm(logits, weight_VD, out=grad_hidden[tokens])
+                multiply_into(grad_hidden[tokens], logits, weight_VD)
             if grad_weight is not None:
                 grad_weight.add(logits, hidden_TD[tokens])
         return grad_hidden, None if grad_weight is None else grad_weight.result(), None, None, None

@@ -27,6 +27,7 @@ from nbg_lightning.core.head import (
     tokens_per_chunk,
 )
 from nbg_lightning.core.head_teachers import LiveTargets, TeacherComparison, TopK, compared
+from nbg_lightning.core.products import multiply_into
 from nbg_lightning.losses.distillation import Divergence
 
 # Elements of a chunk that are in float32 at once: on a CPU they fit in the cache.
@@ -292,7 +293,7 @@ class _Pass:
             pull = pull_T1[tokens.start - whole.start : tokens.stop - whole.start]
             _to_gradients(logits, tokens, normalizer, pull, call, self.values)
             if self.grad_hidden is not None:
-                torch.mm(logits, self.weight, out=self.grad_hidden[tokens])
+                multiply_into(self.grad_hidden[tokens], logits, self.weight)
             if self.grad_weight is not None:
                 self.grad_weight.add(logits, self.hidden[tokens])
 
@@ -301,7 +302,7 @@ class _Pass:
         assert self.buffer is not None
         logits = self.buffer[: tokens.stop - tokens.start]
         if tokens is not self.present:
-            torch.mm(self.hidden[tokens], self.weight.t(), out=logits)
+            multiply_into(logits, self.hidden[tokens], self.weight.t())
             self.present = tokens
         return logits
 

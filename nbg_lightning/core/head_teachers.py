@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nbg_lightning.core.head import Normalizer, statistics_dtype
+from nbg_lightning.core.products import multiply_into
 from nbg_lightning.losses.distillation import LOG_FLOOR, Divergence, divergence, group_targets
 
 
@@ -123,7 +124,7 @@ class LiveComparison:
         if self.buffer is None or len(self.buffer) < length:
             self.buffer = None  # free it before allocating a larger one
             self.buffer = self.hidden.new_empty(length, len(self.weight))
-        torch.mm(self.hidden[tokens], self.weight.t(), out=self.buffer[:length])
+        multiply_into(self.buffer[:length], self.hidden[tokens], self.weight.t())
 
     def close(self) -> None:
         """Free the buffer."""

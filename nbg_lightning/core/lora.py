@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from nbg_lightning.core.lora_config import TARGETS, LoRAConfig
 from nbg_lightning.core.names import LORA_A, LORA_B, clean_name
+from nbg_lightning.core.products import linear
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
@@ -75,7 +76,7 @@ class _LowRankProduct(torch.autograd.Function):
         low_TR = x_TI @ a_RI.t()
         ctx.save_for_backward(x_TI, weight_OI, a_RI, b_OR, low_TR)
         ctx.scale = scale
-        return torch.addmm(x_TI @ weight_OI.t(), low_TR, b_OR.t(), alpha=scale)
+        return torch.addmm(linear(x_TI, weight_OI), low_TR, b_OR.t(), alpha=scale)
 
     @staticmethod
     @once_differentiable
@@ -85,7 +86,7 @@ class _LowRankProduct(torch.autograd.Function):
         grad_b_OR = (low_TR.t() @ grad_TO).t().mul(ctx.scale)
         grad_x_TI = None
         if ctx.needs_input_grad[0]:
-            grad_x_TI = (grad_TO @ weight_OI).addmm_(grad_low_TR, a_RI)
+            grad_x_TI = linear(grad_TO, weight_OI.t()).addmm_(grad_low_TR, a_RI)
         return grad_x_TI, None, grad_low_TR.t() @ x_TI, grad_b_OR, None
 
 

@@ -5,16 +5,16 @@ Shape suffixes: B rows, L positions, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torchtitan.models.common import Embedding, Linear, RMSNorm
 from torchtitan.models.common.attention import GQAttention, QKVLinear
 from torchtitan.models.common.config_utils import make_ffn_config, make_gqa_config
+from torchtitan.models.common.feed_forward import FeedForward
 from torchtitan.models.common.param_init import skip_param_init
 from torchtitan.models.llama3 import Llama3Model
 from torchtitan.models.llama3.model import Llama3TransformerBlock
@@ -24,7 +24,19 @@ from nbg_lightning.core.batch import document_offsets
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.documents import Documents
 from nbg_lightning.core.head import HeadFunction
+from nbg_lightning.core.products import linear
 from nbg_lightning.core.rope import SharedRotary, inverse_frequencies, rotary_table
+
+
+class BlockLinear(Linear):
+    """A linear layer of a block, whose products are those of `nbg_lightning.core.products`."""
+
+    @dataclass(kw_only=True, slots=True)
+    class Config(Linear.Config):
+        pass
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 class TokenHead(Linear):
@@ -35,7 +47,7 @@ class TokenHead(Linear):
         pass
 
     def forward(self, hidden: Tensor, function: HeadFunction[Any] | None = None) -> Any:
-        return F.linear(hidden, self.weight) if function is None else function(hidden, self.weight)
+        return linear(hidden, self.weight) if function is None else function(hidden, self.weight)
 
 
 class LanguageModel(Llama3Model):
@@ -97,8 +109,8 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
             (any device, slow: for tests).
     """
     normal = partial(nn.init.normal_, std=shape.initializer_range)
-    linear = {"weight": normal}
-    biased = {**linear, "bias": nn.init.zeros_}
+    weight = {"weight": normal}
+    biased = {**weight, "bias": nn.init.zeros_}
     ones = {"weight": nn.init.ones_}
 
     def norm(size: int) -> RMSNorm.Config:
@@ -110,8 +122,8 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
             n_heads=shape.num_attention_heads,
             n_kv_heads=shape.num_key_value_heads,
             head_dim=shape.head_dim,
-            wqkv_param_init=biased if shape.qkv_bias else linear,
-            wo_param_init=linear,
+            wqkv_param_init=biased if shape.qkv_bias else weight,
+            wo_param_init=weight,
             inner_attention=DocumentAttention.Config(),
             rope=SharedRotary.Config(dim=shape.head_dim, max_seq_len=shape.max_position_embeddings),
             qk_norm=norm(shape.head_dim) if shape.qk_norm else None,
@@ -119,6 +131,16 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
         )
         assert isinstance(config.qkv_linear, QKVLinear.Config)
         config.qkv_linear.wq.bias = config.qkv_linear.wkv.bias = shape.qkv_bias  # not an argument of torchtitan's
+        config.qkv_linear.wq, config.qkv_linear.wkv, config.wo = map(
+            _in_block, (config.qkv_linear.wq, config.qkv_linear.wkv, config.wo)
+        )
+        return config
+
+    def feed_forward() -> FeedForward.Config:
+        config = make_ffn_config(
+            dim=shape.hidden_size, hidden_dim=shape.intermediate_size, w1_param_init=weight, w2w3_param_init=weight
+        )
+        config.w1, config.w2, config.w3 = map(_in_block, (config.w1, config.w2, config.w3))
         return config
 
     def block() -> Llama3TransformerBlock.Config:
@@ -126,12 +148,7 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
             attention_norm=norm(shape.hidden_size),
             ffn_norm=norm(shape.hidden_size),
             attention=attention(),
-            feed_forward=make_ffn_config(
-                dim=shape.hidden_size,
-                hidden_dim=shape.intermediate_size,
-                w1_param_init=linear,
-                w2w3_param_init=linear,
-            ),
+            feed_forward=feed_forward(),
         )
 
     config = LanguageModel.Config(
@@ -141,14 +158,19 @@ def model_config(shape: LanguageModelConfig, float8: str = "none") -> LanguageMo
         tok_embeddings=Embedding.Config(
             num_embeddings=shape.vocab_size,
             embedding_dim=shape.hidden_size,
-            param_init={"weight": skip_param_init} if shape.tie_word_embeddings else linear,
+            param_init={"weight": skip_param_init} if shape.tie_word_embeddings else weight,
         ),
         norm=norm(shape.hidden_size),
-        lm_head=TokenHead.Config(in_features=shape.hidden_size, out_features=shape.head_rows, param_init=linear),
+        lm_head=TokenHead.Config(in_features=shape.hidden_size, out_features=shape.head_rows, param_init=weight),
         layers=[block() for _ in range(shape.num_hidden_layers)],
         enable_weight_tying=shape.tie_word_embeddings,
     )
     return config if float8 == "none" else _with_float8(config, float8)
+
+
+def _in_block(config: Linear.Config) -> BlockLinear.Config:
+    """The same layer as one of ours."""
+    return BlockLinear.Config(**{field.name: getattr(config, field.name) for field in fields(config)})
 
 
 def _with_float8(config: LanguageModel.Config, recipe: str) -> LanguageModel.Config:

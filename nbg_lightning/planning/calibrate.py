@@ -22,6 +22,7 @@ import torch
 from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.decode import Decoder, KeyValueCache
+from nbg_lightning.core.products import choose_library, multiply
 from nbg_lightning.planning.devices import DEVICES, Device, Rates, host_memory, this_cpu
 from nbg_lightning.planning.simulate import HEADS
 
@@ -138,7 +139,8 @@ class Stopwatch:
         """10^12 FLOP/s of a large square product."""
         size = 8192 if self.device.type == "cuda" else 1024
         left, right = (torch.randn(size, size, device=self.device).to(dtype) for _ in range(2))
-        return 2 * size**3 / self.seconds(lambda: torch.mm(left, right)) / 1e12
+        choose_library()
+        return 2 * size**3 / self.seconds(lambda: multiply(left, right)) / 1e12
 
     def bandwidth(self) -> float:
         """10^9 bytes/s, read and written, of adding up two large tensors."""

@@ -1,14 +1,17 @@
 """The summary of a run: one block before its first step, one after its last."""
 
+import dataclasses
 import logging
 import re
 
 import lightning.pytorch as pl
 import pytest
+import torch
 
 from nbg_lightning.callbacks import RunSummary
 from nbg_lightning.callbacks.checkpoint import checkpoints
-from nbg_lightning.testing import run_ranks, train_small
+from nbg_lightning.core import products
+from nbg_lightning.testing import SMALL_SHAPE, run_ranks, train_small
 
 NOISE = ("GPU available", "TPU", "litlogger", "Trainer.fit` stopped", "│ Validate metric", "Restoring states", "Tip:")
 
@@ -108,6 +111,17 @@ def _on_two_ranks(folder):
     logging.getLogger("nbg_lightning").addHandler(handler)
     train_small(folder, devices=2, max_steps=2)
     return "\n".join(heard)
+
+
+def test_products_by_onednn_are_named_and_learn_the_same(tmp_path, monkeypatch, caplog):
+    runs = []
+    for by_onednn in (True, False):
+        monkeypatch.setattr(products, "_onednn", by_onednn)
+        core = dataclasses.replace(SMALL_SHAPE, hidden_size=256, intermediate_size=256)
+        runs.append(train_small(tmp_path / str(by_onednn), module_options={"core": core}, max_steps=3))
+    devices = [line for record in caplog.records for line in record.getMessage().splitlines() if "cpu, 1 rank" in line]
+    assert [line.split("rank, ")[1] for line in devices] == ["float32 by oneDNN", "float32"]
+    torch.testing.assert_close(*(torch.tensor(run.losses) for run in runs), rtol=1e-5, atol=0)
 
 
 @pytest.mark.slow

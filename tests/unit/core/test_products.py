@@ -1,0 +1,187 @@
+"""Products by oneDNN against float64 and against torch's BLAS; the choice between them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nbg_lightning.core import LanguageModelConfig, ParallelConfig, create_model, linear_cross_entropy, products
+from nbg_lightning.core.decode import Decoder
+from nbg_lightning.core.lora_config import LoRAConfig
+
+SHAPE = LanguageModelConfig(
+    vocab_size=512,
+    hidden_size=256,
+    intermediate_size=512,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    head_dim=64,
+)
+BIASED = LanguageModelConfig(**{**vars(SHAPE), "qkv_bias": True, "tie_word_embeddings": False})
+
+
+def draw(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(params=[True, False], ids=["onednn", "blas"])
+def library(request, monkeypatch):
+    monkeypatch.setattr(products, "_onednn", request.param)
+    return request.param
+
+
+@pytest.fixture
+def undecided(monkeypatch):
+    monkeypatch.setattr(products, "_onednn", None)
+
+
+@pytest.mark.parametrize("shape", [(1, 256, 256), (3, 256, 300), (300, 512, 256), (2, 5, 256, 512), (0, 256, 256)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_and_its_gradients_are_those_of_float64(library, shape, bias):
+    *rows, inputs, outputs = shape
+    x, weight = draw(*rows, inputs).requires_grad_(), draw(outputs, inputs, seed=1).requires_grad_()
+    given = (x, weight, draw(outputs, seed=2).requires_grad_()) if bias else (x, weight)
+    assert products.uses_onednn(x, weight) == library
+    exact = tuple(tensor.detach().double().requires_grad_() for tensor in given)
+    y, truth = products.linear(*given), F.linear(*exact)
+    pull = draw(*truth.shape, seed=3)
+    found = torch.autograd.grad(y, given, pull)
+    right = torch.autograd.grad(truth, exact, pull.double())
+    for one, other in zip((y, *found), (truth, *right), strict=True):
+        assert one.shape == other.shape and one.dtype == torch.float32
+        assert (one.double() - other).norm() <= 1e-6 * other.norm()
+
+
+def test_products_in_place_and_of_views(library):
+    """All layouts in which the heads and the decoder have their matrices."""
+    x, weight = draw(70, 256), draw(300, 256, seed=1)
+    exact = x.double() @ weight.double().t()
+    wide = draw(70, 600)
+    views = x, weight.t(), x.t().contiguous().t(), weight.t().contiguous(), wide[:, 100:400]
+    row_major, by_columns, column_major, by_rows, target = views
+    for left in (row_major, column_major):
+        for right in (by_columns, by_rows):
+            torch.testing.assert_close(products.multiply(left, right).double(), exact, rtol=1e-5, atol=1e-4)
+            assert products.multiply_into(target, left, right) is target
+            torch.testing.assert_close(target.double(), exact, rtol=1e-5, atol=1e-4)
+            start = draw(70, 300, seed=2)
+            added = products.add_product_(start.clone(), left, right)
+            torch.testing.assert_close(added.double(), start.double() + exact, rtol=1e-5, atol=1e-4)
+
+
+def test_a_large_result_is_written_in_parts(library, monkeypatch):
+    x, weight, out = draw(70, 256), draw(256, 300, seed=1), torch.empty(70, 300)
+    whole = products.multiply_into(out, x, weight).clone()
+    monkeypatch.setattr(products, "_LARGEST_COPY", 4 * 300 * 16)
+    torch.testing.assert_close(products.multiply_into(out.zero_(), x, weight), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_dtypes_and_small_weights_are_left_to_torch(monkeypatch, dtype):
+    monkeypatch.setattr(products, "_onednn", True)
+    x, weight = draw(3, 256).to(dtype), draw(256, 256, seed=1).to(dtype)
+    assert not products.uses_onednn(x, weight)
+    assert torch.equal(products.linear(x, weight), F.linear(x, weight))
+    assert not products.uses_onednn(draw(3, 8), draw(8, 8))
+
+
+def loss_and_gradients(model):
+    tokens = torch.randint(0, 512, (2, 65), generator=torch.Generator().manual_seed(0))
+    labels, weights = tokens[:, 1:].flatten(), torch.full((128,), 1 / 128)
+    model.zero_grad()
+
+    def head(hidden, weight):
+        return linear_cross_entropy(hidden.flatten(0, 1), weight, labels, weights).loss
+
+    loss = model(tokens[:, :-1], head=head)
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("shape", [SHAPE, BIASED], ids=["tied", "biases"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lora": LoRAConfig(rank=4)},
+        {"parallel": ParallelConfig(compile=True)},
+        {"parallel": ParallelConfig(activation_checkpointing="selective")},
+        {"parallel": ParallelConfig(activation_checkpointing="full")},
+    ],
+    ids=["plain", "lora", "compiled", "selective", "full"],
+)
+def test_a_model_learns_the_same_by_both(monkeypatch, shape, options):
+    model = create_model(shape, **options)
+    found = []
+    for choice in (True, False):
+        monkeypatch.setattr(products, "_onednn", choice)
+        found.append(loss_and_gradients(model))
+    (loss, gradients), (other, others) = found
+    torch.testing.assert_close(loss, other, rtol=1e-6, atol=0)
+    assert gradients.keys() == others.keys() and gradients
+    for name, gradient in gradients.items():
+        assert (gradient - others[name]).norm() <= 1e-5 * others[name].norm() + 1e-9, name
+
+
+def test_the_decoder_scores_the_same_by_both(monkeypatch):
+    model = create_model(SHAPE)
+    scores = []
+    for choice in (True, False):
+        monkeypatch.setattr(products, "_onednn", choice)
+        scores.append(torch.cat(Decoder(model).score([[1, 2, 3, 4], [5, 6]])))
+    torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
+
+
+def test_the_operator_is_sound():
+    """Schema, fake tensors, autograd registration and AOT dispatch."""
+    x, weight = draw(3, 256).requires_grad_(), draw(256, 256, seed=1).requires_grad_()
+    torch.library.opcheck(torch.ops.nbg.product, (x, weight))
+
+
+@pytest.mark.parametrize(
+    ("given", "speed_up", "choice"),
+    [("auto", 2.0, True), ("auto", 1.1, False), ("blas", 2.0, False), ("onednn", 0.5, True)],
+)
+def test_the_choice(undecided, monkeypatch, given, speed_up, choice):
+    monkeypatch.setenv(products.LIBRARY, given)
+    monkeypatch.setattr(products, "speed_up", lambda: speed_up)
+    products.choose_library()
+    assert products._onednn is choice
+
+
+def test_it_is_measured_once(undecided, monkeypatch):
+    monkeypatch.delenv(products.LIBRARY, raising=False)
+    measured = []
+    monkeypatch.setattr(products, "speed_up", lambda: measured.append(1) or 2.0)
+    create_model(SHAPE)
+    create_model(SHAPE)
+    assert len(measured) == 1
+    assert products._onednn is True
+
+
+def test_it_is_not_measured_with_fake_tensors(undecided):
+    with torch._subclasses.FakeTensorMode():
+        products.choose_library()
+    assert products._onednn is None
+
+
+def test_a_product_that_is_not_exact_is_not_used(undecided, monkeypatch):
+    """As on a build of torch whose operator rounds to bfloat16."""
+    monkeypatch.setattr(products, "_by_onednn", lambda x, w: F.linear(x.bfloat16(), w.bfloat16()).float())
+    monkeypatch.delenv(products.LIBRARY, raising=False)
+    products.choose_library()
+    assert products._onednn is False
+    monkeypatch.setattr(products, "_onednn", None)
+    monkeypatch.setenv(products.LIBRARY, "onednn")
+    with pytest.raises(ValueError, match="onednn"):
+        products.choose_library()
+
+
+def test_an_unknown_library_is_refused(undecided, monkeypatch):
+    monkeypatch.setenv(products.LIBRARY, "mkl")
+    with pytest.raises(ValueError, match="'mkl'"):
+        create_model(SHAPE)
+
+
+def test_the_measurement_is_a_ratio():
+    assert 0.01 < products.speed_up() < 100
