@@ -64,7 +64,7 @@ def make(folder: Path, sources: int, parts: int) -> None:
 
 
 def look_up(sources: dict[str, TokenizedSource]) -> dict[str, float]:
-    """Rates of the order of samples, and of windows read at random."""
+    """Rates of the order of samples, and of windows read at random: most open a part, the second time none does."""
     stages = [Stage("all", 1e9 * LENGTH, 1e-3, dict.fromkeys(sources, 1.0))]
     plan = Curriculum(stages, SAMPLES * LENGTH, LENGTH)
     begin = time.perf_counter()
@@ -76,12 +76,23 @@ def look_up(sources: dict[str, TokenizedSource]) -> dict[str, float]:
         order.lookup(step * SAMPLES, (step + 1) * SAMPLES)
     rate = 20 * SAMPLES / (time.perf_counter() - begin)
     chance = random.Random(1)
-    places = [chance.choice(list(sources.values())) for _ in range(WINDOWS)]
-    begin = time.perf_counter()
-    for source in places:
-        source.window(chance.randrange(source.num_windows(LENGTH)), LENGTH)
-    seconds = (time.perf_counter() - begin) / WINDOWS
-    return {"first_lookup_seconds": first, "samples_per_second": rate, "milliseconds_per_window": seconds * 1e3}
+    chosen = [chance.choice(list(sources.values())) for _ in range(WINDOWS)]
+    places = [(source, chance.randrange(source.num_windows(LENGTH))) for source in chosen]
+    of_part = next(iter(sources.values())).manifest["parts"][0]["tokens"]
+    parts = len({(source.name, window * LENGTH // of_part) for source, window in places})
+    seconds = []
+    for _ in range(2):
+        begin = time.process_time()
+        for source, window in places:
+            source.window(window, LENGTH)
+        seconds.append((time.process_time() - begin) / WINDOWS * 1e3)
+    return {
+        "first_lookup_seconds": first,
+        "samples_per_second": rate,
+        "milliseconds_per_window": seconds[0],
+        "parts_opened": parts,
+        "milliseconds_per_window_of_open_parts": seconds[1],
+    }
 
 
 def measure(folder: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from nbg_lightning.data.memory_map import map_bytes
 from nbg_lightning.digests import FileDigest, digest
 
 BLOCK_BYTES = 1 << 16  # what the kernel reads ahead at a page fault anyway, so verifying reads nothing more
@@ -26,10 +27,10 @@ class CheckedArray:
     """
 
     def __init__(self, file: str | Path, dtype: Any, expected: FileDigest | None, advice: str):
-        # As a plain array: slices of np.memmap objects are several times slower.
-        self.values = np.memmap(file, dtype, "r").view(np.ndarray)
-        self._bytes = self.values.reshape(-1).view(np.uint8)
-        self._item_bytes = np.dtype(dtype).itemsize
+        dtype = np.dtype(dtype)
+        self._bytes = map_bytes(file)
+        self.values = self._bytes.view(dtype.base).reshape(-1, *dtype.shape)
+        self._item_bytes = dtype.itemsize
         self._file, self._expected, self._advice = file, expected, advice
         self._checked = np.zeros(0 if expected is None else len(expected.blocks), bool)
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from functools import lru_cache
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -66,7 +65,6 @@ class RenderedSource(TokenizedSource):
     def __init__(self, folder: str | Path | StoredFiles, check_sizes: bool = True) -> None:
         super().__init__(folder, check_sizes)
         self._first_document = np.cumsum([0, *(part["documents"] for part in self._parts)])
-        self._open_weights = lru_cache(maxsize=self.files.open_parts)(self._map_weights)
 
     @override
     def _check_sizes(self, part: dict[str, Any]) -> None:
@@ -80,6 +78,10 @@ class RenderedSource(TokenizedSource):
     @property
     def notes(self) -> Notes:
         return Notes(self.manifest["notes"])
+
+    def _open_weights(self, part: int) -> tuple[Numbers, np.ndarray]:
+        found: tuple[Numbers, np.ndarray] = self._kept.get(self, "weights", part, self._map_weights)
+        return found
 
     def _map_weights(self, part: int) -> tuple[Numbers, np.ndarray]:
         values = np.array(self._parts[part]["weight_values"], np.float32)

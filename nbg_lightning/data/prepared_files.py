@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from nbg_lightning.data.checked_array import CheckedArray
+from nbg_lightning.data.open_parts import OpenParts
 from nbg_lightning.digests import FileDigest
 
-OPEN_MAPS = 1024  # parts, of two maps each; far below the kernel's usual limit of 65,530 maps
+OPEN_MAPS = 8192  # parts, of up to three maps each, in a process; far below the kernel's usual limit of 65,530 maps
 
 
 class Numbers(Protocol):
@@ -38,7 +39,6 @@ class PreparedFiles(Protocol):
     Attributes:
         work_folder: a local folder for files derived from them.
         advice: what to do about damage, for messages.
-        open_parts: number of parts kept open.
         is_remote: whether reading goes over a network.
     """
 
@@ -46,13 +46,14 @@ class PreparedFiles(Protocol):
     def work_folder(self) -> Path: ...
 
     @property
-    def open_parts(self) -> int: ...
-
-    @property
     def is_remote(self) -> bool: ...
 
     @property
     def advice(self) -> str: ...
+
+    def kept_parts(self) -> OpenParts:
+        """Where open parts of a split are kept."""
+        ...
 
     def named(self, name: str) -> str:
         """Name of a file for messages."""
@@ -80,27 +81,33 @@ class PreparedFiles(Protocol):
 
 
 class LocalFiles:
-    """Files of a local folder, read through memory maps."""
+    """Files of a local folder, read through memory maps.
 
-    open_parts = OPEN_MAPS
+    Attributes:
+        open_parts: the parts that the process keeps open, of all folders.
+    """
+
+    open_parts = OpenParts(OPEN_MAPS)
     is_remote = False
 
     def __init__(self, folder: str | Path):
         self.work_folder = Path(folder)
+        self.advice = f"delete {self.work_folder.parent} and run again"
+        self._prefix = os.path.join(self.work_folder, "")  # joining paths would take longer than opening a file
 
-    @property
-    def advice(self) -> str:
-        return f"delete {self.work_folder.parent} and run again"
+    def kept_parts(self) -> OpenParts:
+        return self.open_parts
 
     def named(self, name: str) -> str:
-        return str(self.work_folder / name)
+        return f"{self._prefix}{name}"
 
     def bytes_of(self, name: str, expected: str | None = None) -> bytes:
-        return (self.work_folder / name).read_bytes()
+        with open(self.named(name), "rb") as file:
+            return file.read()
 
     def check_size(self, name: str, expected: int) -> None:
         try:
-            size = os.stat(self.work_folder / name).st_size
+            size = os.stat(self.named(name)).st_size
         except FileNotFoundError:
             raise FileNotFoundError(f"{self.named(name)} is missing; {self.advice}") from None
         if size != expected:
@@ -109,4 +116,4 @@ class LocalFiles:
             )
 
     def numbers(self, name: str, dtype: Any, expected: FileDigest | None) -> CheckedArray:
-        return CheckedArray(self.work_folder / name, dtype, expected, self.advice)
+        return CheckedArray(self.named(name), dtype, expected, self.advice)

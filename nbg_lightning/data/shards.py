@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +101,8 @@ class TokenizedSource:
         if check_sizes:
             for part in self._parts:
                 self._check_sizes(part)
-        self._open = lru_cache(maxsize=self.files.open_parts)(self._map_part)
+        self._kept = self.files.kept_parts()
+        self._kept.add(self)
 
     def __repr__(self) -> str:
         sizes = f"{self.num_documents:,} documents, {self.num_tokens:,} tokens"
@@ -187,6 +187,10 @@ class TokenizedSource:
             lengths = np.diff(self._begins(index), append=part["tokens"])
             longer += int((lengths > num_tokens).sum())
         return longer
+
+    def _open(self, part: int) -> tuple[Numbers, Numbers]:
+        found: tuple[Numbers, Numbers] = self._kept.get(self, "tokens", part, self._map_part)
+        return found
 
     def _map_part(self, part: int) -> tuple[Numbers, Numbers]:
         self._check_sizes(self._parts[part])

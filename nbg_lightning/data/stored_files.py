@@ -11,6 +11,7 @@ import numpy as np
 
 from nbg_lightning.data.block_cache import BlockCache, open_cache
 from nbg_lightning.data.checked_array import BLOCK_BYTES
+from nbg_lightning.data.open_parts import OpenParts
 from nbg_lightning.data.prepared_files import LocalFiles, PreparedFiles
 from nbg_lightning.digests import FileDigest, digest
 from nbg_lightning.remote import about_url, is_url, read_range, read_url
@@ -88,8 +89,10 @@ class StoredFiles:
 
     store: DataStore
     folder: str
-    open_parts = OPEN_PARTS
     is_remote = True
+
+    def kept_parts(self) -> OpenParts:
+        return OpenParts(OPEN_PARTS)
 
     @property
     def work_folder(self) -> Path:

@@ -1,4 +1,6 @@
+import gc
 import json
+import os
 import pickle
 import random
 import re
@@ -9,6 +11,7 @@ import pytest
 
 from nbg_lightning.data import sources
 from nbg_lightning.data.checked_array import CheckedArray
+from nbg_lightning.data.open_parts import OpenParts
 from nbg_lightning.data.prepare import prepare_source
 from nbg_lightning.data.prepared_files import LocalFiles
 from nbg_lightning.data.shards import TokenizedSource
@@ -87,13 +90,36 @@ def test_span(folder, naive):
 
 
 def test_pickles_small_and_with_few_open_parts(folder, monkeypatch):
-    monkeypatch.setattr(LocalFiles, "open_parts", 2)
+    monkeypatch.setattr(LocalFiles, "open_parts", OpenParts(2))
     source = TokenizedSource(folder)
     window = source.window(3, 500)
-    assert source._open.cache_info().currsize == 2
+    assert len(LocalFiles.open_parts) == 2
     data = pickle.dumps(source)
     assert len(data) < 1000
     np.testing.assert_array_equal(pickle.loads(data).window(3, 500)[0], window[0])
+
+
+def test_sources_share_the_open_parts_of_a_process(folder, monkeypatch):
+    monkeypatch.setattr(LocalFiles, "open_parts", OpenParts(100))
+    sources = [TokenizedSource(folder) for _ in range(2)]
+    windows = [source.window(3, 500)[0] for source in sources]
+    both = len(LocalFiles.open_parts)
+    np.testing.assert_array_equal(windows[0], windows[1])
+    del sources[1]
+    gc.collect()
+    assert len(LocalFiles.open_parts) == both // 2
+    del sources
+    gc.collect()
+    assert len(LocalFiles.open_parts) == 0
+    np.testing.assert_array_equal(windows[0], windows[1])
+
+
+def test_open_parts_keep_no_file_open(folder):
+    before = len(os.listdir("/proc/self/fd"))
+    source = TokenizedSource(folder)
+    source.window(3, 500)
+    assert len(source._kept) >= 2
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize("kind", ["tokens", "documents"])
