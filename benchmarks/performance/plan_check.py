@@ -7,9 +7,9 @@ bfloat16, and with Muon; SFT with full checkpointing, and of an adapter; DPD wit
 GRPO on the native engine. Each runs twice, or with ``--memory-only`` only the second time. In the first run a callback records
 processor seconds per step (with one thread for matrix products, since ranks share the cores of a small machine). In the second,
 glibc returns freed blocks immediately, so that the peak resident set is memory in use; the first run's peak, including glibc's
-cached blocks, is recorded too. The plan is that of `nbg plan --device FILE` for the same config, plus the memory of a process
-without tensors; FILE is made by `nbg plan --calibrate` on this machine. An interrupted run resumes in the same folder; delete the
-folder to measure again.
+cached blocks, is recorded too. The plan is that of `nbg plan --prepared --device FILE` for the same config, with the mean length
+of the run's answers (``--answer-tokens``), plus the memory of a process without tensors; FILE is made by `nbg plan --calibrate`
+on this machine. An interrupted run resumes in the same folder; delete the folder to measure again.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ CORE = {
     "max_position_embeddings": 1024,
 }
 STEPS = 3
+MOST_TOKENS = 96  # of an answer
 _GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "131072"}  # glibc: what is freed goes back to the system at once
 PRETRAIN = {
     "model": {"class_path": "nbg_lightning.PretrainModule", "init_args": {"core": CORE, "micro_batch_tokens": 512}},
@@ -80,7 +81,7 @@ def configs(folder: Path) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
     grpo = {
         "model": {"class_path": "nbg_lightning.GRPOModule", "init_args": {
-            "base_weights": chat, "reward": "nbg_lightning.rewards.MathReward", "max_new_tokens": 96, "group_size": 4,
+            "base_weights": chat, "reward": "nbg_lightning.rewards.MathReward", "max_new_tokens": MOST_TOKENS, "group_size": 4,
             "micro_batch_tokens": 512, "loss": {"name": "grpo", "zero_variance": "keep", "mask_truncated": False}}},
         "data": {"class_path": "nbg_lightning.PromptDataModule", "init_args": {
             "sources": {"sums": QUESTIONS}, "prompts_per_step": 4, "steps": STEPS, "max_prompt_tokens": 160}},
@@ -196,6 +197,12 @@ def run(file: Path, folder: Path, ranks: int, variables: dict[str, str]) -> tupl
     return max(max(each["peak_bytes"][1:]) for each in found) / 2**30, seconds
 
 
+def recorded(file: Path, metric: str) -> list[float]:
+    """Values of a metric in a run's record, of its last `STEPS` steps; empty if it has none."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [row[metric] for row in rows if metric in row][-STEPS:]
+
+
 def measured(file: Path, folder: Path, ranks: int, memory_only: bool) -> dict[str, float]:
     """Measure a config on this many ranks; existing results in the folder are reused."""
     kept = folder / f"{file.stem}-on-{ranks}.json"
@@ -204,6 +211,8 @@ def measured(file: Path, folder: Path, ranks: int, memory_only: bool) -> dict[st
         row["held_gib"], _ = run(file, folder / file.stem, ranks, _GIVE_BACK)
     if "measured_seconds" not in row and not memory_only:
         row["resident_gib"], row["measured_seconds"] = run(file, folder / file.stem, ranks, {})
+        lengths = recorded(folder / file.stem / "metrics.jsonl", "rollout/length")
+        row |= {"answer_tokens": statistics.mean(lengths[1:])} if lengths else {}
     kept.write_text(json.dumps(row))
     return row
 
@@ -258,7 +267,10 @@ def main() -> None:
             row: dict[str, Any] = measured(made[name], folder, ranks, arguments.memory_only)
             plan = folder / "plan.json"
             plan.unlink(missing_ok=True)  # an error ends with 1 too, as what does not fit
-            nbg("plan", str(made[name]), "--ranks", str(ranks), "--device", str(device), "--json", str(plan))
+            words = ["plan", str(made[name]), "--ranks", str(ranks), "--device", str(device), "--prepared"]
+            if name == "grpo":
+                words += ["--answer-tokens", str(max(1, round(row.get("answer_tokens", MOST_TOKENS))))]
+            nbg(*words, "--json", str(plan))
             (phase,) = json.loads(plan.read_text())[0]["phases"]
             memory = phase["memory_gib"]["total"] + read_device(device).reserved
             row |= {"planned_gib": phase["memory_gib"], "planned_seconds": phase["step_seconds"]}

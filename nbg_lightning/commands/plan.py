@@ -66,6 +66,17 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--core", metavar="PRESET", help="the model's shape, if the config's weights are not available here"
     )
+    made.add_argument(
+        "--prepared",
+        action="store_true",
+        help="prepare the config's data first, and predict time for the tokens that they hold instead of full windows",
+    )
+    made.add_argument(
+        "--answer-tokens",
+        type=_positive,
+        metavar="N",
+        help="GRPO: mean tokens of an answer, for time (default: max_new_tokens); memory is that of the longest",
+    )
     made.add_argument("--json", type=Path, help="also write the plans to this file")
     made.add_argument("--calibrate", type=Path, metavar="FILE", help="measure this machine and write a device file")
     made.add_argument(
@@ -123,12 +134,20 @@ def _workloads(arguments: argparse.Namespace) -> Iterator[tuple[str, Any, int | 
     first = read_yaml(resolve_arguments(["--config", arguments.config[0]])[1])
     if not (isinstance(first, dict) and "steps" in first):
         title = Path(arguments.config[-1]).stem if len(arguments.config) == 1 else Path(arguments.config[0]).stem
-        yield title, workload_of(_parsed(["fit", *_options(arguments.config)]), core), None
+        parsed = _parsed(["fit", *_options(arguments.config)])
+        workload = workload_of(parsed, core, arguments.answer_tokens)
+        if arguments.prepared:
+            from nbg_lightning.commands.plan_data import with_data
+
+            workload = with_data(parsed, workload, arguments.answer_tokens, title)
+        yield title, workload, None
         return
-    yield from _of_recipe(arguments.config[0], core)
+    if arguments.prepared:
+        raise ValueError("prepared is invalid with a recipe, whose steps make their data; give the config of one step")
+    yield from _of_recipe(arguments.config[0], core, arguments.answer_tokens)
 
 
-def _of_recipe(path: str, core: Any) -> Iterator[tuple[str, Any, int | None]]:
+def _of_recipe(path: str, core: Any, answer_tokens: float | None) -> Iterator[tuple[str, Any, int | None]]:
     """The trainings of a recipe; one that starts from another's weights has its shape."""
     from nbg_lightning.planning.of_config import workload_of
     from nbg_lightning.recipe.plan import CHANGES, Recipe
@@ -140,7 +159,7 @@ def _of_recipe(path: str, core: Any) -> Iterator[tuple[str, Any, int | None]]:
         with tempfile.TemporaryDirectory() as temporary:
             if changes := recipe.changes(name):
                 (Path(temporary) / CHANGES).write_text(changes, "utf-8")
-            workload = workload_of(_parsed(recipe.arguments(name, Path(temporary))), core)
+            workload = workload_of(_parsed(recipe.arguments(name, Path(temporary))), core, answer_tokens)
         core = workload.shape
         yield name, workload, step.nodes or recipe.nodes
 

@@ -8,8 +8,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from nbg_lightning.core.config import LanguageModelConfig, Llama3RopeScaling, ParallelConfig, preset
 from nbg_lightning.core.lora_config import LoRAConfig
+from nbg_lightning.core.prefixes import shortest_shared
 from nbg_lightning.data.kind import DataKind
 from nbg_lightning.import_path import import_object
+from nbg_lightning.planning.answers import Answers
 from nbg_lightning.planning.workload import Task, Trained, TrainingPhase, Workload
 from nbg_lightning.schedule.mixture import MixturePlan
 from nbg_lightning.schedule.of_config import read_curriculum
@@ -18,12 +20,15 @@ from nbg_lightning.schedule.tokens import parse_tokens
 _CACHED_IDS = 64  # of a token, as `nbg build-cache` lists by default
 
 
-def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = None) -> Workload:
+def workload_of(
+    config: Mapping[str, Any], core: LanguageModelConfig | None = None, answer_tokens: float | None = None
+) -> Workload:
     """The workload of a config.
 
     Args:
         config: config of `nbg fit` with all defaults, as plain mappings; nothing is built from it, and no data is read.
         core: model config, if the config takes it from weights that do not exist.
+        answer_tokens: mean tokens of a sampled answer; by default the longest. It has no effect on other tasks.
 
     Raises:
         ValueError: the model config, or the windows of the data, cannot be determined.
@@ -34,7 +39,8 @@ def workload_of(config: Mapping[str, Any], core: LanguageModelConfig | None = No
     fields: dict[str, Any] = {}
     if task == "GRPO":
         fields = _of_rollouts(model, data)
-        phases = [_answers_phase(data, fields, int(model["parallel"].get("context", 1)))]
+        answers = answers_of(model, data, answer_tokens)
+        phases = [answers.phase(data.get("steps"), int(model["parallel"].get("context", 1)))]
     else:
         phases = _phases(config, data)
     fields |= _of_teacher(task, model, data, core)
@@ -158,10 +164,32 @@ def _of_rollouts(model: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str,
     }
 
 
-def _answers_phase(data: Mapping[str, Any], fields: Mapping[str, Any], context: int) -> TrainingPhase:
-    """The phase in which every answer has its maximum length, the longest possible step; rows are filled up to parts of one
-    length.
+def answers_of(
+    model: Mapping[str, Any], data: Mapping[str, Any], answer_tokens: float | None = None, prompt: float | None = None
+) -> Answers:
+    """The answers of a step of GRPO.
+
+    Args:
+        model: arguments of the module.
+        data: arguments of the datamodule.
+        answer_tokens: mean tokens of an answer; by default the longest.
+        prompt: mean tokens of a prompt; by default the longest.
+
+    Raises:
+        ValueError: answers longer than allowed.
     """
-    longest = int(data.get("max_prompt_tokens") or 0) + fields["answer"]
-    longest += -longest % context
-    return TrainingPhase("full answers", longest, fields["answers_per_step"] * longest, data.get("steps"), longest)
+    longest, longest_prompt = int(model["max_new_tokens"]), int(data.get("max_prompt_tokens") or 0)
+    if answer_tokens is not None and not 0 < answer_tokens <= longest:
+        raise ValueError(
+            f"answer_tokens is invalid: {answer_tokens:g}; give a mean above 0, and at most max_new_tokens, {longest:,}"
+        )
+    return Answers(
+        prompts=int(data["prompts_per_step"]),
+        group=int(model["group_size"]),
+        longest_prompt=longest_prompt,
+        longest=longest,
+        prompt=float(longest_prompt if prompt is None else prompt),
+        mean=float(longest if answer_tokens is None else answer_tokens),
+        room=int(model["micro_batch_tokens"]) * int(model["parallel"].get("context", 1)),
+        shortest_shared=shortest_shared(model.get("share_prefixes", "auto")),
+    )

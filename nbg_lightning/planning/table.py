@@ -48,6 +48,22 @@ def lines(plan: ResourcePlan, title: str) -> Iterator[str]:
     checkpointing = f"activation checkpointing {parallel.activation_checkpointing}"
     muon = ", Muon" if workload.trained.algorithm == "muon" else ""
     yield f"{parallel.compute_dtype}{float8}, {checkpointing}{context}{muon} (predicted, not measured)"
+    yield _of_time(plan)
+
+
+def _of_time(plan: ResourcePlan) -> str:
+    """What the time is predicted for."""
+    workload, phase = plan.workload, plan.phases[0].phase
+    if workload.answer:
+        mean = workload.answer if phase.answer is None else phase.answer
+        return f"time: answers of {mean:,.0f} tokens on average; memory: of {workload.answer:,}"
+    if phase.attended == phase.window and phase.computed == 1:
+        return "time: full windows; --prepared counts what the data hold"
+    predicted = workload.predicted if phase.predicted is None else phase.predicted
+    return (
+        f"time: documents of {phase.attended:,} tokens, {phase.computed:.0%} of the positions computed, logits at "
+        f"{predicted:.0%}; memory: full windows"
+    )
 
 
 def _table(plan: ResourcePlan) -> Table:
@@ -82,7 +98,7 @@ def _cells(phase: PhasePlan, plan: ResourcePlan) -> list[str]:
         f"{phase.forwards} x {phase.rows}",
         f"{phase.memory.total:.1f}" + ("" if phase.memory.total <= plan.room else " !"),
         f"{phase.time.total:.3g}",
-        format_tokens(phase.phase.tokens_per_step / phase.time.total),
+        format_tokens(phase.phase.tokens_per_step * phase.phase.computed / phase.time.total),
         f"{phase.time.communicated:.0f}",
         "?" if hours is None else f"{hours / 24:.3g}",
         "?" if hours is None else f"{hours * plan.cluster.ranks:,.0f}",

@@ -23,7 +23,7 @@ class StepTime:
         compute: forward, backward and recomputation, including the exchanges of a context group, for which attention waits.
         communication: gathers and reductions, overlapped with compute, except on a ``cpu``.
         optimizer: reading and writing the optimizer states.
-        rollouts: sampling the answers, at full length.
+        rollouts: sampling the answers.
         communicated: 10^9 bytes that a rank receives.
         hidden: whether communication overlaps with compute.
     """
@@ -52,6 +52,8 @@ def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device
     for tokens around attention (`core.head_exchange`).
     """
     count, _ = micro_batches(workload, phase, cluster.ranks)
+    if workload.task == "GRPO":  # whose micro-batches are filled with the answers that there are
+        count = max(1, math.ceil(count * phase.computed))
     copies = cluster.copies(workload.parallel)
     shard = cluster.ranks // copies
     trained = workload.num_trained
@@ -79,7 +81,7 @@ def step_time(workload: Workload, phase: TrainingPhase, cluster: Cluster, device
         _compute(workload, phase, device) / cluster.ranks + waits,
         communication,
         optimizer,
-        _rollouts(workload, cluster, device),
+        _rollouts(workload, phase, cluster, device),
         (gathered + reduced + across + exchanged) / 1e9,
         device.kind != "cpu",
     )
@@ -97,7 +99,7 @@ def _exchanged(workload: Workload, phase: TrainingPhase) -> float:
         return float(shape.layer_passes * heads * shape.head_dim * _BYTES[parallel.compute_dtype])
 
     total = of(workload.shape) * times + sum(of(shape) for shape in _frozen(workload))
-    return total * phase.tokens_per_step * (size - 1) / size
+    return total * phase.tokens_per_step * phase.computed * (size - 1) / size
 
 
 def _compute(workload: Workload, phase: TrainingPhase, device: Device) -> float:
@@ -136,7 +138,7 @@ def block_flops(workload: Workload, phase: TrainingPhase) -> float:
     if workload.trained.lora is not None:
         total -= _blocks(workload.shape, 0) / 3
     total += sum(_blocks(shape, phase.attended) / 3 for shape in _frozen(workload))
-    return total * phase.tokens_per_step
+    return total * phase.tokens_per_step * phase.computed
 
 
 def head_flops(workload: Workload, phase: TrainingPhase) -> float:
@@ -146,7 +148,7 @@ def head_flops(workload: Workload, phase: TrainingPhase) -> float:
     """
     again = (4 / 3 if workload.task == "GRPO" else 1.0) - (1 / 3 if workload.trained.lora is not None else 0.0)
     total = _head(workload.shape) * again + sum(_head(shape) / 3 for shape in _frozen(workload))
-    return total * phase.tokens_per_step * workload.predicted
+    return total * phase.tokens_per_step * (workload.predicted if phase.predicted is None else phase.predicted)
 
 
 def muon_flops(workload: Workload) -> float:
@@ -171,23 +173,44 @@ def _frozen(workload: Workload) -> list[LanguageModelConfig]:
     return [each for each in (workload.teacher, workload.shape if workload.reference else None) if each is not None]
 
 
-def _rollouts(workload: Workload, cluster: Cluster, device: Device) -> float:
-    """Decoding time: each token of the current answers reads all weights, and each answer's KV cache, at full length."""
+def _rollouts(workload: Workload, phase: TrainingPhase, cluster: Cluster, device: Device) -> float:
+    """Decoding time: in each of `decode_steps` all weights are read, and the KV caches of the current answers.
+
+    The room for answers is that of the longest, the caches that are read are those of a mean answer.
+    """
     if not workload.answer:
         return 0.0
     shape = workload.shape
     answers = -(-workload.answers_per_step // cluster.ranks)
+    mean = workload.answer if phase.answer is None else min(phase.answer, workload.answer)
     per_token = 2 * shape.layer_passes * shape.num_key_value_heads * shape.head_dim * 2
     if workload.cache_positions:  # on the live weights, in their dtype
         size = _BYTES[workload.parallel.compute_dtype]
-        longest = max(phase.window for phase in workload.phases)
+        longest = max(each.window for each in workload.phases)
         at_once = max(1, min(answers, workload.cache_rows, workload.cache_positions // longest))
     else:
         size, room = 2, workload.engine_share * device.memory * 2**30 - 2 * shape.num_parameters
         at_once = min(answers, max(1, int(room / (per_token * workload.answer)))) if room > 0 else 1
-    rounds = -(-answers // at_once)
-    read = size * shape.num_parameters + at_once * per_token * workload.answer / 2
+    steps = decode_steps(mean, workload.answer, answers, at_once)
+    under_way = answers * mean / steps
+    read = size * shape.num_parameters + under_way * per_token * mean / 2
     bandwidth = device.decode_bandwidth or device.bandwidth
-    # Each answer's products, beside the reading of the weights, which all answers of a round share.
-    products_of = 2.0 * shape.num_parameters * at_once / products(workload, device)
-    return rounds * workload.answer * max(read / bandwidth / 1e9, products_of)
+    # Each answer's products, beside the reading of the weights, which all answers under way share.
+    products_of = 2.0 * shape.num_parameters * under_way / products(workload, device)
+    return steps * max(read / bandwidth / 1e9, products_of)
+
+
+def decode_steps(mean: float, longest: int, answers: int, at_once: int) -> float:
+    """Steps in which a rank decodes its answers: all tokens by the number that decode at once, but at least the longest answer.
+
+    The longest of n answers is taken to have ``mean (1 + 1/2 + ... + 1/n)`` tokens, the expectation for exponentially
+    distributed lengths, and at most the allowed number.
+
+    Example:
+        >>> decode_steps(mean=96, longest=96, answers=16, at_once=8)
+        192
+        >>> round(decode_steps(mean=12, longest=96, answers=4, at_once=4))
+        25
+    """
+    tail = min(longest, mean * sum(1 / number for number in range(1, answers + 1)))
+    return max(tail, -(-answers // at_once) * mean)

@@ -20,12 +20,17 @@ Algorithm = Literal["adamw", "muon"]
 class TrainingPhase:
     """Steps with one window length.
 
+    Memory is planned for full windows. Time is planned for a mean step, which the last four attributes describe.
+
     Attributes:
         name: name of the stage, for the table.
         window: positions of a row.
         tokens_per_step: positions of an optimizer step over all ranks.
         steps: number of steps; None if it depends on the data.
         attended: mean document length, weighted by tokens; at most the window.
+        computed: share of the positions that the blocks compute; the others are padding, or copies of a shared prefix.
+        predicted: share of the positions whose logits are computed; by default the workload's.
+        answer: mean tokens of a sampled answer; by default the longest.
     """
 
     name: str
@@ -33,6 +38,9 @@ class TrainingPhase:
     tokens_per_step: int
     steps: int | None
     attended: int
+    computed: float = 1.0
+    predicted: float | None = None
+    answer: float | None = None
 
 
 @dataclass(frozen=True)
