@@ -143,7 +143,9 @@ def _workloads(arguments: argparse.Namespace) -> Iterator[tuple[str, Any, int | 
         yield title, workload, None
         return
     if arguments.prepared:
-        raise ValueError("prepared is invalid with a recipe, whose steps make their data; give the config of one step")
+        raise ValueError(
+            "config is invalid: a recipe, whose steps make their data; give --prepared the config of one step"
+        )
     yield from _of_recipe(arguments.config[0], core, arguments.answer_tokens)
 
 

@@ -5,6 +5,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nbg_lightning.commands.trainer import parse
+from nbg_lightning.config_files import resolve_arguments
+from nbg_lightning.core import preset
+from nbg_lightning.planning import Cluster, device_of, workload_of
+from nbg_lightning.planning.estimate import estimated_memory
+from nbg_lightning.planning.plan import room_of
 from nbg_lightning.recipe.plan import Recipe
 from nbg_lightning.schedule.tokens import parse_tokens
 
@@ -76,3 +82,16 @@ def test_every_step_of_the_recipe_can_start_on_its_nodes():
             found[step.name] = windows_of_a_step(merged(*contents)) % (nodes * RANKS_OF_A_NODE)
     assert found == dict.fromkeys(found, 0)
     assert len(found) == 8
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_fits_the_gpus_of_its_nodes(task):
+    """With an engine on the same GPUs, the update has the rest of their memory."""
+    parsed = parse(resolve_arguments([
+        "fit", "--config", str(CONFIGS / f"{task}.yaml"), "--config", str(CONFIGS / "trainer/cluster.yaml")
+    ]))  # fmt: skip
+    workload, device, cluster = workload_of(parsed.as_dict(), preset("nanbeige4-3b")), device_of("h100"), Cluster(32, 8)
+    for phase in workload.phases:
+        assert estimated_memory(workload, phase, cluster, "cuda").total < room_of(workload, cluster, device)
+    if task.startswith("grpo"):
+        assert 0.3 <= workload.engine_share <= 0.6

@@ -114,6 +114,28 @@ def test_sources_share_the_open_parts_of_a_process(folder, monkeypatch):
     np.testing.assert_array_equal(windows[0], windows[1])
 
 
+def test_only_the_first_process_of_a_node_compares_sizes(folder, monkeypatch):
+    """And a part's as it is opened: with 198,000 parts, comparing all on every rank took an hour."""
+    compared, check = [], LocalFiles.check_size
+    monkeypatch.setattr(LocalFiles, "check_size", lambda *of: (compared.append(of[1]), check(*of)))
+    first = TokenizedSource(folder)
+    num_parts = len(first.manifest["parts"])
+    assert len(compared) == 2 * num_parts > 2
+    compared.clear()
+    for source in (pickle.loads(pickle.dumps(first)), TokenizedSource(folder, check_sizes=False)):
+        assert compared == []
+        source.window(0, 16)
+        assert sorted(compared) == ["part-000000.documents", "part-000000.tokens"]
+        compared.clear()
+
+
+def test_counting_long_documents_reads_no_offsets_where_none_is_longer(folder, monkeypatch):
+    source = TokenizedSource(folder)
+    assert source.num_longer_than(source.longest_document - 1) > 0
+    monkeypatch.setattr(source, "_begins", None)  # reading offsets would fail
+    assert source.num_longer_than(source.longest_document) == 0
+
+
 def test_open_parts_keep_no_file_open(folder):
     before = len(os.listdir("/proc/self/fd"))
     source = TokenizedSource(folder)
