@@ -118,7 +118,7 @@ QUESTIONS, BUILT = (
 )
 KINDS = {"grpo": "GRPO", "ahead": "GRPO, answers sampled ahead"}
 GRPO = {"config": "grpo", "moment": "checkpoints/step-00000002"}
-AHEAD = {**GRPO, "config": "ahead"}  # with the engine in a process of its own
+AHEAD = {**GRPO, "config": "ahead"}  # with the engine in its own process
 TORCHRUN = {"launcher": "torchrun", "ranks": 2, "code": 1}
 CASES = [
     *(

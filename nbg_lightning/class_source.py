@@ -107,7 +107,7 @@ class _Module:
 
 
 def module_file(name: str) -> Path | None:
-    """The source of a module, without importing it; None where there is none."""
+    """The source of a module, without importing it; None if there is none."""
     top, *rest = name.split(".")
     try:
         spec = sys.modules[top].__spec__ if top in sys.modules else importlib.util.find_spec(top)

@@ -177,7 +177,7 @@ class _DeferringLoader(Loader):
 
 
 class _DeferringFinder(MetaPathFinder):
-    """Asked for every module, and answers for those of `_WHILE`."""
+    """Called for every module; finds those of `_WHILE`."""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if fullname not in _WHILE:

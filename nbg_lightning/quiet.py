@@ -1,4 +1,4 @@
-"""Filters for messages that other libraries print in every run and that nobody can act on."""
+"""Filters for messages that other libraries print in every run and that users cannot act on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _StandardError(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
-_NOISE = (  # regular expressions of how a warning begins, and why nobody needs it
+_NOISE = (  # regular expressions for the beginning of a warning, and why it is not needed
     (
         r"You have overridden `on_before_batch_transfer` in `LightningModule`",
         "the module cuts batches, whatever the datamodule",

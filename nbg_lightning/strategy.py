@@ -96,7 +96,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         if isinstance(module := self.lightning_module, WaitsForRanks):
             self._timeout = max(cast(timedelta, self._timeout), timedelta(seconds=module.longest_wait) + _MARGIN)
         if self._data_parallel_size == 1 and not dist.is_initialized():
-            # One process talks to nobody: a store in its memory instead of a port, which might be taken.
+            # A single process needs no communication: a store in its memory instead of a port, which might be taken.
             dist.init_process_group(self._own_backend, store=dist.HashStore(), rank=0, world_size=1)
             atexit.register(_destroy_process_group)
         elif _is_restarted(os.environ) and not dist.is_initialized():

@@ -40,7 +40,7 @@ def environment():
 
 
 def children():
-    """Processes that this one has started, by number, with their command lines; those that wait to be reaped are none."""
+    """Child processes of this one by process id, with their command lines; zombies do not count."""
     found = {}
     for task in Path("/proc/self/task").iterdir():
         for number in map(int, of_process(task / "children").split()):
@@ -81,7 +81,7 @@ def stands_at(thread):
 
 
 def remaining(now, before):
-    """What is there beside what was there, after the time it has to end in."""
+    """What exists in addition to the earlier state, after the time that it has to end."""
     end = time.monotonic() + SECONDS
     while (left := {each: now()[each] for each in now().keys() - before.keys()}) and time.monotonic() < end:
         time.sleep(0.05)
@@ -99,7 +99,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def library():
-    """The files of the library, and of its callbacks and datamodules, which lie beside it: their texts by their path."""
+    """Texts of the files of the library, and of its callbacks and datamodules, which are next to it, by path."""
     root = Path(__file__).parents[1]
     folders = [root / name for name in ("nbg_lightning", "callbacks", "datamodules")]
     files = sorted({file.resolve() for folder in folders for file in folder.rglob("*.py")})

@@ -72,7 +72,7 @@ class Setting:
 
     @cached_property
     def mesh(self) -> Any:
-        """One rank, which talks to nobody."""
+        """A process group of one rank."""
         from torch.distributed.device_mesh import init_device_mesh
 
         if not dist.is_initialized():

@@ -66,7 +66,7 @@ def make_run(side: str, tokens: int, vocab: int, dim: int, dtype: str) -> tuple[
 
 
 def measured_memory(arguments: argparse.Namespace, side: str, dtype: str) -> float:
-    """Megabytes, in a process of its own (resident sets do not shrink)."""
+    """Megabytes, measured in a separate process (resident sets do not shrink)."""
     command = [sys.executable, __file__, "--memory-of", side, "--tokens", str(arguments.tokens)]
     command += ["--vocab", str(arguments.vocab), "--dim", str(arguments.dim), "--dtype", dtype]
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))

@@ -52,7 +52,7 @@ SIDES = {"chunked": _chunked, "full": _full, "torch": _torch}
 
 
 def _measure_memory(side: str, tokens: int, vocab: int, dim: int, dtype: str) -> float:
-    """Megabytes beyond inputs and gradients, in a process of its own (resident sets do not shrink)."""
+    """Megabytes beyond inputs and gradients, in a separate process (resident sets do not shrink)."""
     command = [sys.executable, __file__, "--memory-of", side, "--tokens", str(tokens), "--vocab", str(vocab)]
     command += ["--dim", str(dim), "--dtype", dtype]
     return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))

@@ -41,7 +41,7 @@ from race import (
 
 LEARNING_RATE, WEIGHT_DECAY, BETAS, MAX_NORM = 3e-4, 0.1, (0.9, 0.95), 1.0
 
-# By dtype: what a side's process is told. Ours stand between the others: what is compared is measured close together.
+# By dtype: arguments of each side's process. Ours are between the others, so that compared sides are measured close together.
 _LITGPT_ASIDE: dict[str, dict[str, Any]] = {
     "trainer": dict(library="trainer", compile=False),
     "trainer_compiled": dict(library="trainer", compile=True),
@@ -86,7 +86,7 @@ class Pace:
                 measured = {"wall": wall, "processor": processor, "peak_mb": resident_bytes() / 2**20}
                 say(self.answers, {**measured, "losses": self.losses})
             if not sys.stdin.readline():
-                os._exit(0)  # no loop expects its end here, and nothing of the run is kept
+                os._exit(0)  # no loop expects to end here, and the run's results are not kept
             self.losses = []
             self.begin = now()
         self.step += 1

@@ -121,7 +121,7 @@ class Ours:
 
         from nbg_lightning import LanguageModelConfig, ParallelConfig, SFTModule, WarmupDecay
 
-        torch.compiler.reset()  # each run compiles anew, as a process of its own would
+        torch.compiler.reset()  # each run compiles again, as a separate process would
         data = self.data[packing]
         data.step = 0
         module = SFTModule(
@@ -163,7 +163,7 @@ def trl_process(settings: dict[str, Any]) -> None:
             gradient_accumulation_steps=budget * forwards // longest,
         ),
     }
-    if settings["compile"]:  # not padded: every length is compiled anew, which takes longer than the whole run
+    if settings["compile"]:  # not padded: every length is compiled separately, which takes longer than the whole run
         sides["packed_compiled"] = {**sides["packed"], "torch_compile": True}
 
     def train(side: str, ends: Ends, clock: Any) -> Rates:

@@ -122,7 +122,7 @@ class Seed(Stages):
         return LanguageModelConfig(vocab_size=VOCAB_SIZE, head_dim=32, **MODEL)
 
     def kept(self, rates: Sequence[float]) -> list[dict[str, str]]:
-        """Questions of an arm by their pass rates: within its band, or as many by lot."""
+        """Questions of an arm by their pass rates: within its band, or equally many at random."""
         from nbg_lightning.rl import PassRateBand
 
         band = PassRateBand(*self.settings["band"])

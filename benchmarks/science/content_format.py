@@ -44,7 +44,7 @@ class Document:
         wrong: which steps are.
         other: which marks are.
         reversed: whether the last result comes first.
-        moves: mean length of a move, which says nothing of quality.
+        moves: mean length of a move, which is unrelated to quality.
         result_right: whether the last result is the problem's.
     """
 

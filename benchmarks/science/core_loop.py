@@ -30,7 +30,7 @@ def pretrain(
         core: shape of the model.
         optimizer: settings of AdamW.
         curriculum: learning rate and mixture of each step.
-        data: has been set up by nobody yet.
+        data: a datamodule that has not been set up.
         seed: of the weights.
         merged: average the weights of so many points at equal distances in the last stage, as `nbg merge` does; 0 does not.
 

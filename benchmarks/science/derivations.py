@@ -16,7 +16,7 @@ from nbg_lightning.testing.sums import WorkedSum
 def derivations(made: WorkedSum) -> list[WorkedSum]:
     """Both derivations, the question's own first; one if they are the same.
 
-    Each is a sum of its own, so that ``steps`` writes it down; only its steps are used.
+    Each is a separate sum, so that ``steps`` writes it down; only its steps are used.
 
     Example:
         >>> [each.steps.split() for each in derivations(WorkedSum(3, (("-", 4), ("+", 8))))]

@@ -176,7 +176,7 @@ class Seed(Split):
 
     @cached_property
     def pairs(self) -> list[dict[str, Any]]:
-        """The teacher's right answers beside the student's wrong ones, two of a question at most."""
+        """Pairs of right answers of the teacher and wrong ones of the student, at most two per question."""
         rows = []
         for asked, chosen, rejected in zip(
             self.sums["pairs"], self.right("teacher"), self.wrong("student"), strict=True

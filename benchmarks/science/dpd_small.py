@@ -12,7 +12,7 @@ Teacher and student come from this library's own stages: facts of addition as te
   on the same pairs, for the same number of steps. As controls, SFT on the chosen answers alone: for as many tokens as DPD has
   of both answers, and for as many as it has of chosen ones.
 
-A seed draws everything anew, from the questions to the models. Each model answers its seed's test questions, greedily;
+A seed determines everything, from the questions to the models. Each model answers its seed's test questions, greedily;
 differences are paired, over seeds and over the questions of all seeds (t intervals). The result is JSON; what was
 made stays in --folder, and a stage that is done is not run again, so seeds may be run by several processes, and together by a
 last call. Learning rates were chosen with seed 0, whose test questions were seen in that: other seeds are fresh.
@@ -146,7 +146,7 @@ class Experiment(Stages):
         return {"sums": questions(self.sums["test"])}
 
     def run(self) -> dict[str, Any]:
-        """Scores of the test questions by model, and what else is told of a seed."""
+        """Scores of the test questions by model, and the other results of a seed."""
         arguments = self.arguments
         teacher, student = self.teacher(), self.student()
         report = self.pairs(student, teacher)

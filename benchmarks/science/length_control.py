@@ -9,7 +9,7 @@ the shortest right answer sampled from the SFT model. Budgets are derived from t
 `nbg pass-rate`. Then GRPO runs from the same weights for the same number of steps, with the reward alone and with the budget.
 Each model answers the test questions four times, at temperature 1.
 
-A seed draws everything anew, from the questions to the models. Differences are paired, over seeds and over the questions of
+A seed determines everything, from the questions to the models. Differences are paired, over seeds and over the questions of
 all seeds (t intervals). Finished stages are not repeated, so several processes can run seeds, and a last call combines
 them.
 """

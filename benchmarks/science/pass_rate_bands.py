@@ -11,7 +11,7 @@ As in the paper, the previous stage's model generates 16 answers to each questio
 from the same weights for the same number of steps with each band: none, 5 to 95 %, 10 to 90 % (the paper) and 20 to 80 %,
 strictly inside. Each model then answers the test questions four times, at temperature 1, scored by the same reward.
 
-A seed draws everything anew, from the questions to the models. Differences are paired, over seeds (t interval) and over the
+A seed determines everything, from the questions to the models. Differences are paired, over seeds (t interval) and over the
 questions of all seeds (t interval). Finished stages are not repeated, so several processes can run seeds, and a last call
 combines them.
 """
@@ -142,7 +142,7 @@ class Experiment(Stages):
         return self.fit(f"grpo-{band}", module, data, callbacks, summary)
 
     def run(self) -> dict[str, Any]:
-        """Scores of the test questions by model, and what else is told of a seed."""
+        """Scores of the test questions by model, and the other results of a seed."""
         start = self.start()
         ledger = self.pass_rates("pass-rate", start, "rl", self.arguments.n)
         models, steps = {START: start}, {}

@@ -107,7 +107,7 @@ def pass_rate_bands(results: dict[str, Any]) -> Figure:
 
 
 def filtering(results: dict[str, Any]) -> Figure:
-    """Where the pools are from, and memory beside the size of the corpus."""
+    """Sources of the pools, and memory by size of the corpus."""
     found, axes = figure(2)
     pools = results["selection"]["pools"]
     sources = sorted(pools["hq"]["tokens_by_source"])

@@ -48,7 +48,7 @@ def run(job: Job) -> Mapping[str, Any]:
 
 
 def seeded(recipe: Any, seed: int, folder: Path) -> Any:
-    """The recipe in a folder of its own, with another seed of every step but the teacher's."""
+    """Run the recipe in its own folder, with another seed in every step except the teacher's."""
     steps = {
         name: step if name in TEACHER else replace(step, changes={**step.changes, "seed": seed})
         for name, step in recipe.steps.items()

@@ -1,4 +1,4 @@
-"""Sums with worked steps, drawn anew for each seed, and small training stages shared by experiments on them.
+"""Sums with worked steps, generated for each seed, and small training stages shared by experiments on them.
 
 The task is that of `nbg_lightning.testing.sums`: a question is ``3+4-8=?``; the reasoning has a line for each step, the answer
 is the last result. A model learns single steps as text (pretraining), then whole questions (SFT). More digits are harder.

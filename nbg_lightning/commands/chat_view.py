@@ -94,7 +94,7 @@ class AnswerText:
 class AnswerView:
     """Shows the samples of one or several models. Use it in a ``with`` block.
 
-    On a terminal the ends of the answers are drawn anew while they come, several in columns, and then all of them is printed.
+    On a terminal the ends of the answers are redrawn as they arrive, several in columns; then the whole answers are printed.
     Elsewhere one answer is printed as it comes, and several when they have ended.
 
     Args:

@@ -168,7 +168,7 @@ def _begin(data: RenderedDataModule, look: Look) -> tuple[Tokenizer, Renderer]:
 
 
 def _refused(data: RenderedDataModule, counts: RenderCounts, noun: str) -> list[str]:
-    """What stops the run, or leaves nothing of it."""
+    """Problems that stop the run, or leave no data for it."""
     found = []
     if not counts.rendered:
         first = "".join(f"; first: {error}" for error in (*counts.errors, *counts.dropped_long)[:1])

@@ -56,7 +56,7 @@ def show(finding: Finding) -> None:
 
 
 def summary(found: Sequence[Finding]) -> str:
-    """How many of each, in a line."""
+    """The number of checks with each result, on one line."""
     missing = [finding.name for finding in found if finding.state == "MISSING"]
     notes = sum(finding.state == "note" for finding in found)
     if missing:

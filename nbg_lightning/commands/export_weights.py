@@ -183,7 +183,7 @@ def report(comparison: Comparison, other: str = "transformers") -> None:
 
 
 def quiet() -> None:
-    """No progress bars of transformers: two models are loaded in a minute, and its bars say nothing of it."""
+    """Hide the progress bars of transformers, which are noise: two models are loaded within a minute."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()

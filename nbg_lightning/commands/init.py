@@ -14,7 +14,7 @@ from nbg_lightning.commands.parser import CommandParser
 from nbg_lightning.suggestion import did_you_mean
 
 STAND_IN = "runs/pretrain"  # the run of the commands of `pretrain`: a model to begin with
-_OTHER_SCHEMAS = ("recipe.yaml",)  # configs that are none of a training or test
+_OTHER_SCHEMAS = ("recipe.yaml",)  # configs that belong to neither training nor test
 _BASE = "BASE"  # in a config: the model that it begins with
 _CPU = "--config configs/trainer/cpu.yaml"
 _PRETRAIN = f"nbg fit --config pretrain.yaml {_CPU}"

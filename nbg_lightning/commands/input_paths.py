@@ -1,4 +1,4 @@
-"""Whether the data, weights and checkpoint that a training names are there, as far as names and folders tell."""
+"""Check that the data, weights and checkpoint that a training config names exist, from names and folders alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nbg_lightning.data.sources.files import find_files
 from nbg_lightning.remote import is_url
 from nbg_lightning.suggestion import did_you_mean
 
-_WORDS = ("last", "best", "hpc", "registry")  # that Lightning takes for a checkpoint, or begin one
+_WORDS = ("last", "best", "hpc", "registry")  # that Lightning accepts as a checkpoint, or as the beginning of one
 _WEIGHTS = (".safetensors", ".bin", ".metadata", ".distcp", "meta.pt", ".index.json", ".ckpt")
 _ANY = ("",)  # endings
 _MOST_NAMES = 12  # of checkpoints in an error

@@ -55,7 +55,7 @@ class StepPeak(pl.Callback):
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.global_step and _PROCESS.exists():
-            (_PROCESS / "clear_refs").write_text("5")  # the peak begins anew: that of data and imports is over
+            (_PROCESS / "clear_refs").write_text("5")  # reset the peak: data and imports must not count
 
     @override
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:

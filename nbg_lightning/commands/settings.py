@@ -36,7 +36,7 @@ _REQUIRED = re.compile(r"the following arguments are required: ([\w., -]+)|Key \
 
 
 def settings_parser(command: str, kind: type) -> Any:
-    """Make the parser of a command whose settings are the arguments of a class; nothing of the class is made.
+    """Make the parser of a command whose settings are the arguments of a class; the class is not instantiated.
 
     Args:
         command: after ``nbg``.

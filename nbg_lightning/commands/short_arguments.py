@@ -1,4 +1,4 @@
-"""The arguments of a trainer's command in their long form: configs by `expand_configs`, and options likewise."""
+"""The arguments of a trainer's command in their long form: configs by `expand_configs`, and options in the same way."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _of_source(argument: str) -> dict[str, Any] | None:
 
 
 def _as_option(argument: str, config: dict[str, Any]) -> str:
-    """The option of a config that `_of_source` made of it."""
+    """The config option that `_of_source` converted an option to."""
     option = argument.partition("=")[0]
     match = _SOURCE_OPTION.fullmatch(option)
     assert match is not None

@@ -52,7 +52,7 @@ class TrainerCLI(LightningCLI):
 
     @override
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Not ``--seed_everything``: a second seed beside ours would say nothing of the data's order."""
+        """Omit ``--seed_everything``: a second seed besides ours would not affect the data order."""
 
     @override
     def _set_seed(self) -> None:

@@ -26,7 +26,7 @@ class FilePart(SizedReader):
     """A range of bytes of an open file, as a file; closing it leaves that file open.
 
     Args:
-        file: the underlying file; nobody else may seek in it meanwhile.
+        file: the underlying file; no other code may seek in it meanwhile.
         begin: the first byte.
         length: number of bytes.
     """

@@ -11,7 +11,7 @@ def of_type(value: Any, kind: type) -> Any:
     """Return the value if it has this type.
 
     Raises:
-        TypeError: it has not.
+        TypeError: it has another type.
     """
     if not isinstance(value, kind):
         raise TypeError(f"a {kind.__name__} where it has a {type(value).__name__}")

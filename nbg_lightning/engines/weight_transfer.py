@@ -31,7 +31,7 @@ class WeightTransfer(Protocol):
 
         Args:
             source: the result of `write`.
-            name: name that the server is told later.
+            name: name under which the server is asked to load it later.
             server: the server.
 
         Raises:

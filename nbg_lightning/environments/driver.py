@@ -260,7 +260,7 @@ class _Rounds:
             said = f"{len(each.history.ids):,} tokens of {self.most:,}"
             if each.turn_scores:
                 each.finish(End.MAX_TOKENS, f"the episode has {said}")
-            else:  # nothing of it is the model's
+            else:  # none of its tokens are the model's
                 each.finish(End.ERROR, f"the opening, with the tools, has {said} that an episode may have")
 
     def _open_history(self, each: _Live, opening: Opening) -> None:

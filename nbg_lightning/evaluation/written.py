@@ -131,7 +131,7 @@ def _status(verdict: Verdict) -> str:
 def _verdicts(context: RunContext, items: list[Item], texts: list[list[str]]) -> list[list[Verdict]]:
     try:
         return checked_verdicts(context.benchmark.score_all(items, texts), texts)
-    except Exception as error:  # whatever a text does to a scorer, the run goes on
+    except Exception as error:  # a text may make a scorer raise anything; the run continues
         return [[failure(f"scoring failed: {first_line(error)}") for _ in own] for own in texts]
 
 

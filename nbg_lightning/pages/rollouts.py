@@ -14,7 +14,7 @@ MOST_BARS = 12
 
 
 def rollout_record(row: dict[str, Any]) -> ShownRecord:
-    """A group of answers; the loss covers the answers of a trained group, and nothing of the question.
+    """A group of answers; the loss covers the answers of a trained group, but not the question.
 
     Raises:
         ValueError: its question or answers are not lists.

@@ -146,7 +146,7 @@ def _parquet(path: Path, look: Looked) -> ShownRecords:
 
 
 def is_ledger(path: Path) -> bool:
-    """Whether a Parquet file says that it is a pass-rate ledger; a damaged one is none."""
+    """Whether a Parquet file says that it is a pass-rate ledger; False if it is damaged."""
     import pyarrow
     import pyarrow.parquet
 

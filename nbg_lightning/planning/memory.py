@@ -16,7 +16,7 @@ from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, mi
 
 GIB = 2**30
 _LAYERS = (4, 6)  # simulated: with fewer the head may be the peak, which is another line
-_KINDS = {  # of FSDPMemTracker, as they are told
+_KINDS = {  # of FSDPMemTracker, by the names to print
     "Sharded Param": "states",
     "Sharded Grad": "states",
     "OptState": "states",

@@ -242,7 +242,7 @@ def _sft(hidden_BLD: Tensor, weight_VD: Tensor, labels_BL: Tensor, predicting_T:
 def _dpd(
     hidden_BLD: Tensor, weight_VD: Tensor, labels_BL: Tensor, predicting_T: Tensor, targets: TopK | LiveTargets | None
 ) -> Tensor:
-    """Without the preference's own term, which needs values and no memory beside the rest."""
+    """Omit the preference term, which needs values but no additional memory."""
     labels = labels_BL.flatten().index_select(0, predicting_T)
     sequence = torch.zeros_like(labels)
     return linear_preference(_picked(hidden_BLD, predicting_T), weight_VD, labels, sequence, 2, teacher=targets).loss

@@ -89,7 +89,7 @@ def on_four_ranks(folder):
 
 
 def with_more_parts(folder):
-    """What the small test leaves out: other ways of spreading, optimizers, adapters, looped blocks, saving beside training."""
+    """Cases that the small test omits: other shardings, optimizers, adapters, looped blocks, background checkpoints."""
     results = {name: small_run(f"{folder}/{name}", settings, max_steps=6) for name, settings in MORE_SETTINGS.items()}
     results["muon"] = small_run(f"{folder}/muon", {"context": 2}, optimizer=AdamWConfig(algorithm="muon"), max_steps=6)
     results["looped"] = small_run(f"{folder}/looped", {"context": 4}, core=LOOPED, max_steps=6)

@@ -86,7 +86,7 @@ def straight_and_resumed(folder):
 
 
 def on_two_ranks(folder):
-    """Each rank with rows of its own, and both with parts of the same."""
+    """Each rank with its own rows, and both ranks with parts of the same rows."""
     return train(folder, 2), train(folder, 2, name="context", context=2)
 
 

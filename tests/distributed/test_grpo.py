@@ -109,7 +109,7 @@ def shared(folder, tokenizer, devices, **settings):
 
 
 def on_four_ranks(folder, tokenizer):
-    """A group of four, and two groups of two; and a run that goes on with another size."""
+    """A group of four, and two groups of two; and a run that resumes with another size."""
     found = {name: shared(Path(folder) / name, tokenizer, 4, context=int(name[0])) for name in ("4 of 4", "2 of 4")}
     options = {"loss": {"name": "gspo", "mask_truncated": False}, "inner_updates": 2}
     first = {"module_options": {**options, "parallel": ParallelConfig(compute_dtype="float32", context=4)}}
@@ -204,7 +204,7 @@ def assert_same(one, ranks, done=0):
 
 
 def test_the_uneven_run_is_uneven(runs):
-    """Else the test above says nothing of it."""
+    """Otherwise the test above proves nothing."""
     shares = [step["rollout/errors"] for step in runs[0]["uneven"]["metrics"]]
     assert any(0 < share < 1 for share in shares)
 

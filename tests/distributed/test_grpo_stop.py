@@ -13,7 +13,7 @@ from nbg_lightning.engines import native
 from nbg_lightning.testing import run_ranks
 from nbg_lightning.testing.grpo import EvenReward, small_tokenizer, train_small_grpo
 
-LONG = 60.0  # seconds that nobody waits
+LONG = 60.0  # seconds; longer than any test waits
 
 
 class SlowOnOneRank(EvenReward):

@@ -61,7 +61,7 @@ def build(folder):
 
 
 def both(folder, devices):
-    """A run with the teacher beside the student, and one from the cache."""
+    """A run with a live teacher, and one from the cache."""
     return train(folder, devices, None), train(folder, devices, f"{folder}/cache")
 
 

@@ -28,7 +28,7 @@ WORDS = ("it", "is", "all", "of", "say", "again", "and")
 
 
 def planted(count, seed):
-    """Pairs of which the chosen answer has one word that the other has not, anywhere; nothing else tells them apart."""
+    """Pairs that differ only in one word, anywhere, which the chosen answer has and the rejected one lacks."""
     draw = random.Random(seed)
 
     def words():
@@ -101,7 +101,7 @@ KINDS = {"all weights": None, "adapter": LoRAConfig(rank=4)}
 class Runs(NamedTuple):
     """A run on one rank, what was resumed from its middle, and the runs on two ranks as each saw them.
 
-    Of these ranks each has pairs of its own, and in the beginning of another run its part of the tokens of all pairs.
+    Each of these ranks has its own pairs, and at the start of another run its part of the tokens of all pairs.
     """
 
     folder: str

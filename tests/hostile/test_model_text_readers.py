@@ -104,7 +104,7 @@ def test_a_right_answer_is_right(benchmark):
 # -- time -----------------------------------------------------------------------------------------------------------------
 
 PIECES = [*REPEATED, *(begin for begin, _ in NESTED)]
-TIMES, GROWTH, SPARE = 3, 2.0, 0.05  # a text that is `TIMES` as long may take twice that, and seconds beside
+TIMES, GROWTH, SPARE = 3, 2.0, 0.05  # a text `TIMES` as long may take `TIMES * GROWTH` as long, and `SPARE` seconds
 
 
 def seconds(reader: str, text: str, runs: int = 3) -> float:

@@ -1,4 +1,4 @@
-"""Pages of model-written text in a real browser: nothing of it runs, nothing is fetched, and they fit a phone."""
+"""Pages with model-written text in a real browser: the text is not executed, nothing is fetched, and pages fit a phone."""
 
 import json
 

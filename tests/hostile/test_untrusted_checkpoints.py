@@ -177,7 +177,7 @@ def as_(name: str) -> Callable[[Path, Touches], None]:
 
 
 def own_code(folder: Path, code: Touches) -> None:
-    """Python beside the weights, that the config names."""
+    """A Python file next to the weights, named by the config."""
     config = json.loads((folder / "config.json").read_text())
     names = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.Words", None]}
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "evil", "auto_map": names}))

@@ -39,7 +39,7 @@ def straight(tmp_path_factory):
 
 
 def slow_writes(monkeypatch, seconds):
-    """Each tensor takes so long to write, so that training goes on meanwhile."""
+    """Writing a tensor takes this long, so that training continues meanwhile."""
     import torch.distributed.checkpoint.filesystem as filesystem
 
     write = filesystem._write_item

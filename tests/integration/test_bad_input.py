@@ -330,7 +330,7 @@ def test_disk_full_in_preparation(workshop, small_disk, tmp_path):
 
 
 def test_disk_full_in_a_save(workshop, run, small_disk, tmp_path):
-    """The second checkpoint does not fit: the first one is whole, and the run goes on from it when there is room."""
+    """The second checkpoint does not fit: the first one is intact, and the run resumes from it when there is space."""
     one = sum(file.stat().st_size for file in (run / "checkpoints" / "step-00000002").rglob("*"))
     disk = small_disk("run", int(one * 1.6) + 100_000)
     result = workshop.fit(disk)

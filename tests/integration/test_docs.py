@@ -1,8 +1,8 @@
 """The pages of docs/ work as written.
 
-A fence below a line that begins with a file's name in backquotes is that file. The pages of `TYPED` are done from top to
+A fence below a line that begins with a file's name in backquotes is that file. The pages of `TYPED` are executed from top to
 bottom: files are written, Python is run, and so are the commands of fences marked `sh`. All other YAML, Python, commands and
-links must at least name what there is.
+links must at least name things that exist.
 """
 
 import ast
@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).parents[2]
 DOCS = REPOSITORY / "docs"
 FRONT = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
 PAGES = [*sorted(DOCS.glob("*.md")), *FRONT]
-FIRST = "own_data"  # the other pages begin with its files and models
+FIRST = "own_data"  # the other pages use its files and models
 NEEDS = {FIRST: [], "README": [], "configs": [], "vllm": [FIRST, "own_benchmark"]}
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("README", "vllm")]
 TYPED = [FIRST, "own_reward", "own_benchmark", "own_algorithm", "models", "float8", "configs", *SLOW]
@@ -49,10 +49,10 @@ class Block:
     """A fence of a page.
 
     Attributes:
-        language: what stands behind its backquotes.
-        text: what it holds.
-        name: of the file that it is; empty if it is none.
-        line: where it begins, for messages.
+        language: the word after its backquotes.
+        text: its content.
+        name: name of the file; empty if the fence is not a file.
+        line: number of its first line, for messages.
     """
 
     language: str
@@ -70,7 +70,7 @@ def blocks(page):
 
 
 def nbg(command):
-    """Run in this process: the exit code, and what was said."""
+    """Run a command in this process: the exit code and the output."""
     said, words = io.StringIO(), shlex.split(command, comments=True)
     expanded = [name for word in words[1:] for name in (sorted(glob.glob(word)) if "*" in word else [word])]
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -86,7 +86,7 @@ def outside_of_fences(page):
 
 
 class Typist:
-    """Does what pages say, each once, in one folder: later pages build on what the first one makes."""
+    """Runs the commands of pages, each page once, in one folder: later pages use files that the first one creates."""
 
     def __init__(self, folder):
         self.folder, self.done = folder, set()
@@ -105,7 +105,7 @@ class Typist:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(block.text)
             elif block.language == "python":
-                sys.path.insert(0, "")  # as Python has it, and the command has not
+                sys.path.insert(0, "")  # as in Python, unlike in the command
                 exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), scope)
                 sys.path.remove("")
             elif block.language == "sh":
@@ -198,7 +198,7 @@ def test_papers_names_files_that_there_are():
 
 
 def keys(node):
-    """Keys of a YAML file, those inside of others too."""
+    """The number of keys of a YAML file, including nested ones."""
     if isinstance(node, dict):
         return len(node) + sum(map(keys, node.values()))
     return sum(map(keys, node)) if isinstance(node, list) else 0

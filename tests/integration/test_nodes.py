@@ -123,7 +123,7 @@ def test_a_node_dies_and_comes_again(straight, run):
 
 
 def test_a_node_dies_for_good(straight, run):
-    """Fewer are enough (`--nnodes 1:2`): the other goes on alone, with the same samples, and losses to rounding."""
+    """One node is enough (`--nnodes 1:2`): it continues alone, with the same samples, and the same losses up to rounding."""
     run = run("node", nodes="1:2")
     first, second = run.start(True), run.start(False)
     assert run.end(second) == -9

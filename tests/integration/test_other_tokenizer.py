@@ -52,7 +52,7 @@ def fit(module, data, folder, lr):
 
 
 def log_likelihoods(weights, rows):
-    """Natural log-probability of each answer with its end, by a model with its own tokenizer: nothing of chunks is in it."""
+    """Natural log-probability of each answer with its end, by a model with its own tokenizer, without chunks."""
     from nbg_lightning.chat import Conversation
     from nbg_lightning.data.tokenizer import load_tokenizer
     from nbg_lightning.engines.chat import ChatFormat

@@ -130,7 +130,7 @@ def test_measure_reuse_and_train_on_what_is_kept(workshop, config, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "step-00000002").is_dir()
     (line, *_) = (tmp_path / "run" / "rollouts.jsonl").read_text().splitlines()
     assert len(json.loads(line)["answers"]) == 4
-    # The stage that follows starts from other weights: the ledger is measured anew.
+    # The next stage starts from other weights: the ledger is measured again.
     after = str(tmp_path / "run" / "checkpoints" / "step-00000002")
     result = workshop.nbg("pass-rate", config(), "--n", "16", "--weights", after, "--output", tmp_path / "pass.parquet")
     assert result.code == 0, result.err

@@ -32,7 +32,7 @@ def configs(workshop):
     [pytest.param(case, id=case.name, marks=() if case.name in FAST else pytest.mark.slow) for case in stopping.CASES],
 )
 def test_signals(case, configs, tmp_path):
-    """Exit code, last words, checkpoints, and what is left of it."""
+    """Exit code, last output, checkpoints, and leftover processes and files of a run."""
     found = stopping.run(case, configs, tmp_path)
     assert found.faults(case) == [], found.output
     if case.moment.startswith("checkpoints/"):

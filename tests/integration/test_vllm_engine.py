@@ -135,7 +135,7 @@ def test_ends_and_errors_are_those_of_the_native_engine(started):
     assert (
         late.ids == native.generate(asked[:1], Sampling(max_new_tokens=200, temperature=0))[0][0].ids[: len(late.ids)]
     )
-    assert_same(started.generate(asked[:1], GREEDY), plain[:1])  # nothing of it is left
+    assert_same(started.generate(asked[:1], GREEDY), plain[:1])  # the interrupted request has no effect on the next
     with pytest.raises(ValueError, match=r"tokenizer\.json"):
         started.generate(asked, Sampling(stop_strings=("x",)))
 

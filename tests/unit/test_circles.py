@@ -17,7 +17,7 @@ PACKAGE = "nbg_lightning"
 
 
 def in_package(library: Mapping[str, str]) -> dict[PurePosixPath, str]:
-    """The files by their path in the package: callbacks and datamodules lie beside it, and belong to it."""
+    """The files by their path in the package; callbacks and datamodules are next to it, and belong to it."""
     paths = {PurePosixPath(file): text for file, text in library.items()}
     return {path if path.parts[0] == PACKAGE else PACKAGE / path: text for path, text in paths.items()}
 
@@ -40,7 +40,7 @@ def imported(tree: ast.Module, names: Mapping[str, PurePosixPath]) -> Iterator[s
 
 
 def circle(files: Mapping[PurePosixPath, str], room: str) -> list[str] | None:
-    """Files of a room of which each imports the next, and the last the first; None where there are none such."""
+    """Files of a room that import each other in a circle; None if there are none."""
     names = {module(path): path for path in files}
     inside = {name: path for name, path in names.items() if name.startswith(f"{room}.")}
     arrows = {name: set(imported(ast.parse(files[path]), names)) & inside.keys() for name, path in inside.items()}

@@ -40,7 +40,7 @@ CURRICULUM = Curriculum(small_stages(), SMALL_STEP_TOKENS, SMALL_LENGTH)
 
 
 class Plain(pl.LightningDataModule):
-    """A user's datamodule that knows nothing of this library."""
+    """A user's datamodule that does not use this library."""
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,7 @@ class Message(NamedTuple):
 
 
 def literal(node: ast.expr) -> str | None:
-    """The text of an expression, what is filled in as its source in braces; None without any text of its own."""
+    """The text of an expression, with the source of inserted values in braces; None if it has no literal text."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else None
     if isinstance(node, ast.JoinedStr):

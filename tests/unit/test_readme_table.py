@@ -53,7 +53,7 @@ def test_one_command_runs_every_benchmark_that_leaves_results(monkeypatch) -> No
     monkeypatch.setattr(sys, "path", [str(BENCHMARKS / "performance"), *sys.path])
     run_all = runpy.run_path(str(BENCHMARKS / "performance" / "run_all.py"))
     measured = {measurement.script for measurement in run_all["MEASUREMENTS"].values()}
-    helpers = {"paired", "race", "run_all", "echo", "plan_check"}  # plan_check has a page of its own
+    helpers = {"paired", "race", "run_all", "echo", "plan_check"}  # plan_check has its own page
     assert measured == {file.stem for file in (BENCHMARKS / "performance").glob("*.py")} - helpers
     assert set(runpy.run_path(str(BENCHMARKS / "readme_table.py"))["TABLES"]) <= set(run_all["MEASUREMENTS"])
 

@@ -97,7 +97,7 @@ def root(request, corpus):
 
 
 def test_an_object_store(corpus, tmp_path):
-    """In a process of its own: neither the server's modules nor the client's threads stay in this one."""
+    """In a separate process: neither the server's modules nor the client's threads stay in this one."""
     character_tokenizer(tmp_path / "tokenizer")
     script = Path(__file__).with_name("in_object_store.py")
     run = subprocess.run(

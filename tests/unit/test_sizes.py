@@ -30,7 +30,7 @@ class Measured(NamedTuple):
 
 
 def code_lines(text: str) -> set[int]:
-    """The lines of a file on which code stands, a string that is a statement of its own not being any."""
+    """The lines of a file that contain code; strings that are whole statements do not count."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in BLANK:
@@ -86,7 +86,7 @@ def too_large(size: Measured) -> bool:
 
 
 def library_files() -> list[Path]:
-    """The files of the library, and of its callbacks and datamodules, which stand beside it."""
+    """The files of the library, and of its callbacks and datamodules, which are next to it."""
     folders = [ROOT / name for name in ("nbg_lightning", "callbacks", "datamodules")]
     return sorted({file.resolve() for folder in folders for file in folder.rglob("*.py")})
 

@@ -32,7 +32,7 @@ class Job:
         seed: of model, data and order. The same in all arms, so that differences are paired.
         budget: by name.
         settings: of the budget, then of the arm.
-        folder: for checkpoints, so that a killed run goes on; its own.
+        folder: the job's own folder, for checkpoints from which a killed run resumes.
         charges: to which the run adds what it computes.
     """
 
@@ -50,7 +50,7 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Digest of what it is: a result of other settings is none of it."""
+        """Digest of its settings and seed, by which results of other settings are refused."""
         return content_key({"settings": dict(self.settings), "seed": self.seed})
 
 
@@ -92,7 +92,7 @@ class Jobs:
         return result
 
     def run(self, jobs: Iterable[Job], seconds: float = math.inf) -> int:
-        """Run what is not done and nobody else runs; how many were run.
+        """Run the jobs that are neither done nor run by another process; returns their number.
 
         Args:
             jobs: of these.

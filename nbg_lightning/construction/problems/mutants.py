@@ -50,7 +50,7 @@ class Mutant:
         kind: kind of the change: ``comparison``, ``arithmetic``, ``logic``, ``condition``, ``constant``, ``return``,
             ``statement`` or ``loop``.
         line: line in the program.
-        change: the code before and after, in a line.
+        change: the code before and after, on one line.
         source: the complete version.
     """
 

@@ -82,7 +82,7 @@ def _line(line: bytes, digested: bool) -> tuple[dict[str, Any], bool]:
 
 @contextmanager
 def appended(path: Path, wanted: Mapping[str, Any]) -> Iterator[Any]:
-    """Open the part's file for appending; it is started anew if it belongs to another measurement."""
+    """Open the part's file for appending; it is overwritten if it belongs to another measurement."""
     kept = path.is_file() and read_part(path, wanted) is not None
     if path.is_file() and not kept:
         log.info(f"{path} belongs to other weights, sampling or reward, and is started anew")

@@ -1,7 +1,7 @@
 """Isolation of untrusted code: bubblewrap as an unprivileged user, with a system call filter.
 
 New user, process, network, IPC, host and cgroup namespaces; no further user namespaces; an unprivileged user without
-capabilities; a read-only root with the system's programs, a Python and named packages, but nothing of the user's; a small
+capabilities; a read-only root with the system's programs, a Python and named packages, but no files of the user; a small
 private ``/tmp``; a clean environment. Limits on memory, processes and time are set by the code inside.
 """
 

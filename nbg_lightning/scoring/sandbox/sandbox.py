@@ -55,7 +55,7 @@ class SandboxResult:
     Attributes:
         status: see `ProgramStatus`.
         stdout: its output, up to the limit; empty for tested programs.
-        stderr: its error output, likewise.
+        stderr: its error output, truncated in the same way.
         seconds: wall-clock time, including the start.
         detail: the reason if it is not ``ok``, in one line.
     """
@@ -412,7 +412,7 @@ class _Following:
                     began, end = True, time.monotonic() + self.timeout
                 if max(len(self.read[self.out]), len(self.read[self.err])) > self.largest:
                     return "killed", f"more than {self.largest // 1024} kB of output"
-        for descriptor in (self.out, self.err):  # what is left in the pipes, to which nobody writes any more
+        for descriptor in (self.out, self.err):  # drain the pipes, which have no writers any more
             while self._take(descriptor) and len(self.read[descriptor]) <= self.largest:
                 pass
         return self._verdict()

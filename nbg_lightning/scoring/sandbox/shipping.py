@@ -1,4 +1,4 @@
-"""The modules that run inside, as code for the inner Python without files: nothing of this project is mounted there."""
+"""The modules that run inside, as code for the inner Python without files: no file of this project is mounted there."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_a_step_is_saved_once(tmp_path, monkeypatch):
 
 
 def test_saving_again_replaces(tmp_path):
-    """A run that is resumed from an older checkpoint writes the newer ones anew."""
+    """A run that is resumed from an older checkpoint writes the newer ones again."""
     train_small(tmp_path, checkpoint_every=4)
     old = {path.name: (path / "meta.pt").stat().st_mtime_ns for path in checkpoints(tmp_path / "checkpoints")}
     train_small(tmp_path, checkpoint_every=4, resume=tmp_path / "checkpoints" / "step-00000004")

@@ -37,7 +37,7 @@ def data():
 
 
 def test_readable_and_without_effect_on_training(tmp_path, capsys, monkeypatch):
-    """A model that says the end token at the fourth place: nothing of it, or after it, is shown."""
+    """A model that generates the end token at the fourth position: neither it nor anything after it is shown."""
 
     class Ending(NativeEngine):
         def generate(self, prompts, sampling, deadline=None):

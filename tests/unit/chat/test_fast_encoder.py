@@ -31,7 +31,7 @@ def byte_level():
 
 
 def sentencepiece_style():
-    """Llama 2's rules: a blank is a sign of its own, nothing is cut, and unknown characters fall back to bytes."""
+    """Llama 2's rules: a blank is a separate symbol, nothing is split, and unknown characters fall back to bytes."""
     special = [*SPECIAL, *(f"<0x{byte:02X}>" for byte in range(256))]
     trained = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     trained.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])

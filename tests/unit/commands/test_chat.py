@@ -211,7 +211,7 @@ def test_the_first_token_follows_the_prompt_at_once(folder):
 
 
 class Terminal:
-    """`nbg chat` on a terminal of its own, on which Ctrl-C is a key.
+    """`nbg chat` on its own terminal, on which Ctrl-C is a key.
 
     Args:
         folder: of the model.

@@ -18,7 +18,7 @@ def test_this_machine_is_ready(tmp_path, capsys):
     assert found["disk speed"]["said"].endswith("MB/s written and synced")
     assert found["clock"]["state"] == "OK"
     assert "GPU" in found or "GPU 0" in found
-    assert not any(tmp_path.iterdir())  # nothing of the probes is left
+    assert not any(tmp_path.iterdir())  # the probes leave no files
 
 
 def test_packages_that_do_not_fit_name_the_line_to_install(capsys):

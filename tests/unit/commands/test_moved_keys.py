@@ -65,7 +65,7 @@ def test_another_name_keeps_the_settings_that_a_config_gave(first, write):
 
 
 def test_a_part_of_a_loss_over_a_name_is_no_other_loss(first, write):
-    """The first file's dapo must not become the default; a file that says nothing of it changes nothing."""
+    """The first file's dapo must not be replaced by the default; a file without it changes nothing."""
     part, silent = write("part", loss={"clip_high": 0.3}), write("silent", group_size=4)
     for more in (["--config", part, "--config", silent], ["--model.init_args.loss.clip_high=0.3", "--config", silent]):
         found = loss_of("--config", first, *more)
@@ -73,7 +73,7 @@ def test_a_part_of_a_loss_over_a_name_is_no_other_loss(first, write):
 
 
 def test_the_config_that_an_earlier_run_wrote_down(tmp_path, first):
-    """It has every setting beside the loss, most of them null or the default."""
+    """It has every setting next to the loss, most of them null or the default."""
     flat = {"loss": "gspo", "clip_low": None, "clip_high": None, "engine_correction": "mask", "correction_cap": 3.0}
     flat |= {
         "mask_truncated": True,

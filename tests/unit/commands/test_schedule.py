@@ -150,7 +150,7 @@ def run(folder, path):
 
 def test_prepared_sizes_give_epochs(path, tmp_path, capsys):
     assert schedule(path, "--json", tmp_path / "plan.json") == 0
-    assert "?" in capsys.readouterr().out  # sizes that nobody has said
+    assert "?" in capsys.readouterr().out  # sizes that are not given
     assert schedule(path, "--prepared", "--json", tmp_path / "plan.json") == 0
     mixture = json.loads((tmp_path / "plan.json").read_text())["stages"][1]["mixture"]
     assert all(0 < share["cumulative_epochs"] < 10 for share in mixture)

@@ -25,7 +25,7 @@ def validator():
 
 
 def test_what_is_shipped_is_what_the_classes_are():
-    current = SHIPPED.read_text("utf-8") == schema_text("fit")  # a name of its own: no report prints both texts
+    current = SHIPPED.read_text("utf-8") == schema_text("fit")  # a separate name, so that no report prints both texts
     assert current, "configs/schema.json is out of date; type: nbg schema --output configs/schema.json"
 
 

@@ -113,7 +113,7 @@ def test_a_preset_is_changed_by_options(options):
 
 
 def test_an_exponent_under_a_key_for_counts_and_shares_is_a_count(tmp_path):
-    """Which of int and float the parser makes of it depends on the order of imports, and is the same to Lightning."""
+    """Whether the parser converts it to int or float depends on the order of imports; Lightning treats both alike."""
     import lightning.pytorch as pl
 
     (tmp_path / "more.yaml").write_text("{trainer: {limit_val_batches: 1e1}}")

@@ -356,7 +356,7 @@ def test_a_file_that_is_gone_is_named(checkpoint):
 
 
 def test_starting_from_weights_asks_for_whole_weights_alone(checkpoint):
-    """Bytes of the optimizer's states are not read, so damage in them costs a resumed run and nobody else."""
+    """Optimizer states are not read, so damage in them only affects a resumed run."""
     digests, _ = read_sealed(checkpoint / DIGESTS, "", lambda value: True)
     whole = (checkpoint / SHARD).read_bytes()
     digests["files"][SHARD] = FileDigest.of(whole, 256).to_json()  # blocks that hold one tensor alone

@@ -81,6 +81,6 @@ def test_fifty_varied_batches_are_one_compilation(monkeypatch):
 
 
 def _positions(cuts):
-    """Positions that begin anew at every cut, and at the beginning of every row."""
+    """Positions that restart at every cut, and at the beginning of every row."""
     places = torch.arange(cuts.shape[1]).expand(cuts.shape)
     return places - torch.where(cuts, places, 0).cummax(dim=1).values

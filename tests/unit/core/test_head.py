@@ -325,7 +325,7 @@ def test_no_tokens_at_all(chunk):
 
 @pytest.mark.parametrize("peak", [5.0, 20.3, 80.7])
 def test_losses_of_confident_tokens_are_precise(peak):
-    """Losses of 1e-4 to 1 beside logits of 80, in float32 and float64 on the same (exact) logits: six digits of each."""
+    """Losses of 1e-4 to 1 with logits of 80, in float32 and float64 on the same (exact) logits: six digits of each."""
     vocab = 64
     losses = torch.tensor([1e-4, 3e-4, 1e-3, 1e-2, 0.1, 1.0], dtype=torch.float64)
     logits = torch.full((len(losses), vocab), peak, dtype=torch.float64)

@@ -73,7 +73,7 @@ def test_logits_and_gradients_are_the_twins(model):
 
 
 def test_decoding_is_the_forward(model):
-    """Each loop's layer has keys and values of its own: prompts, then a token at a time."""
+    """Each loop's layer has its own keys and values: prompts, then one token at a time."""
     with torch.inference_mode(), gathered(model):
         expected = model(torch.tensor([TOKENS]))[0]
         decoder = Decoder(model)

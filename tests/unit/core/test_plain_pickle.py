@@ -215,7 +215,7 @@ def test_a_part_of_a_file_is_a_file():
 
 
 def test_reading_stays_in_the_memory_of_the_file():
-    """A process of its own, so that the largest memory is that of the reading."""
+    """Run in a separate process, so that the peak memory is that of reading."""
     program = (
         "import resource\n"
         "from nbg_lightning.core.plain_pickle import PickleReader\n"

@@ -72,7 +72,7 @@ def test_bound_against_the_optimum(lengths, capacity):
 def test_worked_by_hand():
     # 7 opens a bin; the 5s share one exactly; 3 goes to the 7.
     assert best_fit_decreasing([5, 7, 3, 5], capacity=10) == [[1, 2], [0, 3]]
-    # 2 fits beside 6 and beside 7: the fuller bin gets it.
+    # 2 fits into the bins of 6 and of 7: the fuller bin gets it.
     assert best_fit_decreasing([6, 7, 2], capacity=10) == [[1, 2], [0]]
     assert best_fit_decreasing([4], capacity=4) == [[0]]
     assert best_fit_decreasing([], capacity=4) == []

@@ -352,7 +352,7 @@ def test_yaml_with_class_path():
 
 
 def test_a_damaged_parquet_file_is_named_wherever_the_damage_is(tmp_path):
-    """Or it is not seen: Parquet has no digests of its own."""
+    """Or it is not noticed: Parquet itself has no digests."""
     import pyarrow
     import pyarrow.parquet
 

@@ -113,7 +113,7 @@ def test_what_a_text_begins_with_is_what_transformers_begins_it_with(tokenizer, 
     assert (chat.bos_id, chat.begin) == (1, ())
     assert chat.transformers("a b").input_ids == chat.encode("a b") == tokenizer.encode("a b")
     assert chat.fingerprint == tokenizer.fingerprint
-    # Classes of their own say it in the configuration.
+    # Custom classes declare it in the configuration.
     config = json.loads((folder / "tokenizer_config.json").read_text())
     config |= {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True}
     (tmp_path / "chat" / "tokenizer_config.json").write_text(json.dumps(config))

@@ -249,7 +249,7 @@ def test_padding_is_no_part_of_a_document(data):
         for labels, positions in zip(batch.labels, batch.positions, strict=True):
             trained = (labels != IGNORE).nonzero().flatten()
             end = int(trained[-1]) + 1 if len(trained) else 0
-            after = positions[end + 1 :]  # the last token of the text has no label, and a place of its own
+            after = positions[end + 1 :]  # the last token of the text has no label, but a position
             assert len(after) == 0 or 0 in after[:1].tolist() or 0 in positions[end : end + 1].tolist()
 
 

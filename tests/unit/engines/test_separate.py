@@ -47,7 +47,7 @@ def test_it_draws_what_the_native_engine_draws_with_each_of_the_staged_weights(e
     for version, model in ((4, models[0]), (5, models[1]), (4, models[0])):
         engine.sync(iter(()), version)
         assert engine.generate(PROMPTS, SAMPLING, 60) == drawn_here(model, version)
-    engine.sync(weight_stream(models[1]), 9)  # nobody staged them
+    engine.sync(weight_stream(models[1]), 9)  # they were not staged
     assert engine.generate(PROMPTS, SAMPLING, 60) == drawn_here(models[1], 9)
     engine.sync(iter(()), 5)  # and what was staged is as it was
     assert engine.generate(PROMPTS, SAMPLING, 60) == drawn_here(models[1], 5)

@@ -1,4 +1,4 @@
-"""Servers that are pushed to, as small real ones: they load the files they are told of, and draw with them. vLLM's own are in
+"""Small real servers that receive weights: they load the given files and sample with them. vLLM's own servers are in
 tests/integration."""
 
 import dataclasses
@@ -36,7 +36,7 @@ ROUTES = (
 
 
 class SmallServer:
-    """Has vLLM's routes, and a model of its own behind them."""
+    """A server with vLLM's routes and its own model."""
 
     def __init__(self):
         self.routes, self.mode, self.window = ROUTES, "processed_logprobs", GRPO_SHAPE.vocab_size
@@ -45,7 +45,7 @@ class SmallServer:
         self.start()
 
     def start(self):
-        """As a fresh process: with weights of its own."""
+        """Restart as a fresh process, with the original weights."""
         self.model, self.version, self.paused, self.dead = create_model(GRPO_SHAPE, seed=99), "default", False, False
         outer = self
 
@@ -195,7 +195,7 @@ def test_questions_go_round_servers_that_have_the_pushed_weights(servers, pool, 
 
 
 def test_a_head_that_has_no_numbers_yet_is_asked_after_the_first_push(servers, models):
-    """So starts vLLM on a folder whose head is tied, with a head of its own."""
+    """vLLM started in this way on a folder with a tied head has a separate head."""
     for server in servers:
         server.is_headless = True
     pool = ServerPool([server.url for server in servers])
@@ -213,7 +213,7 @@ def test_staged_weights_are_pushed_when_they_are_asked_for(pool, models):
     assert_drawn_by(models[0], 0, pool.generate(PROMPTS, GREEDY, 60))
     pool.sync(iter(()), 1)
     assert_drawn_by(models[1], 1, pool.generate(PROMPTS, GREEDY, 60))
-    pool.sync(weight_stream(models[0]), 2)  # nobody staged them
+    pool.sync(weight_stream(models[0]), 2)  # they were not staged
     pool.sync(weight_stream(models[1]), 2)  # averaged weights of the same step
     assert_drawn_by(models[1], 2, pool.generate(PROMPTS, GREEDY, 60))
 

@@ -26,7 +26,7 @@ HERMES = """{%- if tools %}<|im_start|>system
 {{ m.content }}<|im_end|>
 {% endif %}{%- endfor %}{% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-# A call is the whole turn, results have a role of their own, and nothing is rewritten: as Llama 3's template has it.
+# A call is the whole turn, results have their own role, and nothing is rewritten, as in Llama 3's template.
 LLAMA = """{% if tools %}<|im_start|>system
 
 {{ tools | tojson }}<|im_end|>{% endif %}{% for m in messages %}<|im_start|>{{ 'ipython' if m.role == 'tool' else m.role }}

@@ -231,7 +231,7 @@ class Prints(Environment):
 
 
 def test_a_control_token_in_a_result_is_no_way_out(tokenizer, format, tmp_path):
-    """A template cannot write it as text: the model is told, and the episode goes on."""
+    """A template cannot render it as text: the model gets a message, and the episode continues."""
     path = tmp_path / "template.jinja"
     path.write_text(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"

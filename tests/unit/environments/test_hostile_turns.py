@@ -146,7 +146,7 @@ def attack(environment, turns):
 
 
 def assert_next_begins_anew(environment, before):
-    """The next episode has its own files and nothing that was defined; nothing of either episode is alive."""
+    """The next episode has its own files and no earlier definitions; no process of either episode is left."""
     assert _own_processes() <= before
     following = copy.deepcopy(environment)
     following.reset(ASKED)

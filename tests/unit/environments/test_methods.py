@@ -11,7 +11,7 @@ from nbg_lightning.environments import MethodEnvironment, ModelTurn
 
 
 class Counter:
-    """As TRL's documentation has it: ``reset(**kwargs)``, tools with docstrings, and a reward of its own."""
+    """As in TRL's documentation: ``reset(**kwargs)``, tools with docstrings, and its own reward."""
 
     def __init__(self):
         self.value = self.reward = 0.0

@@ -17,7 +17,7 @@ from nbg_lightning.engines.native import NativeEngine
 from nbg_lightning.testing.grpo import EvenReward, small_tokenizer, train_small_grpo
 
 STEPS = 4
-LONG = 60.0  # seconds that nobody waits
+LONG = 60.0  # seconds; longer than any test waits
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ class SlowReward(EvenReward):
 
 
 class CatchesAll(SlowReward):
-    """It goes on after the interruption, which it has caught."""
+    """It continues after an interruption that it caught."""
 
     def score(self, groups):
         try:

@@ -342,7 +342,7 @@ def foreign(tmp_path_factory):
 
 
 def test_a_teacher_of_another_tokenizer_is_learnt_from_over_chunks(train, foreign, tmp_path):
-    """What it says of the student's answers, cut by its own tokenizer: beside the student, and listed by request."""
+    """Its probabilities for the student's answers in its own tokens: live, and as lists from a cache."""
     teacher = {"teacher": str(foreign / "model")}
     run = train(module_options=teacher)
     found = run.column("train/loss")

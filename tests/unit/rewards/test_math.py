@@ -192,7 +192,7 @@ def test_output_that_is_no_values():
 
 
 def test_answers_that_cannot_be_evaluated_in_time_are_wrong():
-    """Not masked, which would be a refuge beside wrong answers."""
+    """Not masked, which would be better for the model than a wrong answer."""
     hostile = (r"\boxed{9^{9^{9^9}}}", r"\boxed{\sum_{n=1}^{10^9} \frac{1}{n}}")
     with MathReward(workers=2, deadline=1.0) as reward:
         (results,) = reward.score([group(asked("4"), r"\boxed{4}", *hostile, r"\boxed{5}")])

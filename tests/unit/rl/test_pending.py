@@ -180,7 +180,7 @@ def test_a_stop_or_a_deadline_ends_the_rounds(engine):
 
 
 def test_an_engine_that_does_not_go_on_is_refused():
-    """It draws all samples of a prompt that goes on again."""
+    """All samples of a continued prompt are sampled again."""
 
     def generate(prompts, sampling, seconds):
         def answer(prompt, sample):

@@ -40,7 +40,7 @@ def train(tmp_path, tokenizer):
 
 @pytest.fixture(scope="module")
 def ahead(tmp_path_factory, tokenizer):
-    """The folder and the record of a run whose engine has a process of its own."""
+    """The folder and the record of a run whose engine has its own process."""
     folder = tmp_path_factory.mktemp("ahead")
     options = {"rollouts": RolloutSettings(max_staleness=1)}
     return folder, train_small_grpo(folder, tokenizer=tokenizer, steps=4, module_options=options)
@@ -195,7 +195,7 @@ def test_an_engine_that_dies_twice_ends_the_run_with_the_state_saved(train, tmp_
 
 
 def test_validation_takes_turns_with_the_answers_ahead(train):
-    """Held-out answers are those of the weights of their step, and training notices nothing of them."""
+    """Held-out answers are sampled with the weights of their step, and do not affect training."""
     held_out = {"validation_fraction": 0.3, "validation_prompts": 4}
     options = {"steps": 3, "data_options": held_out, "limit_val_batches": 1.0, "val_check_interval": 1}
     rollouts = {"max_staleness": 1}

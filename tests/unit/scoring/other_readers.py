@@ -68,7 +68,7 @@ READERS = {"lm-eval gsm8k": gsm8k, "lm-eval minerva": minerva, "math-verify": ma
 
 
 class Child:
-    """A process that asks readers, begun anew when one does not end."""
+    """A process that runs readers; it is restarted when one does not end."""
 
     def __init__(self) -> None:
         self.process: multiprocessing.Process | None = None

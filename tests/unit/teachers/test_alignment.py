@@ -139,7 +139,7 @@ def renamed(tokenizer, folder, names):
 
 
 def test_vocabularies_that_agree_on_a_range_are_compared_token_by_token_over_it(made, tmp_path):
-    """As Qwen2.5 and R1-Distill: one BPE, other control tokens. The end of a turn that the teacher has not is in no chunk."""
+    """As Qwen2.5 and R1-Distill: one BPE, other control tokens. An end of turn that the teacher lacks is in no chunk."""
     ours = made[0]
     theirs = renamed(ours, tmp_path / "next", {"<|im_end|>": "<|turn_over|>", "<|im_start|>": "<|turn|>"})
     pair = TokenizerPair(ours, theirs)

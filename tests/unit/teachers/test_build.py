@@ -379,7 +379,7 @@ def test_kill_9(config, tmp_path):
 
 
 def test_a_teacher_of_another_tokenizer_is_cached_from_weights_and_from_a_server(root, config, tmp_path, capsys):
-    """By the command, with the teacher's tokenizer beside it; a tokenizer that the server has not is refused in a line."""
+    """Built by the command, with the teacher's tokenizer next to it; a tokenizer other than the server's is an error."""
     train_bpe(["it is 42 or it is nothing, what is it? whatever the other words are"] * 3, VOCAB, tmp_path / "theirs")
     model(tmp_path / "foreign", 1, Tokenizer(tmp_path / "theirs"))
     command = ["build-cache", "--config", str(config), "-k", "8"]

@@ -74,7 +74,7 @@ def test_json_lines(tmp_path):
 
 
 def test_long_lines_across_borders_of_parts(tmp_path, monkeypatch):
-    """Every line is read once, also if the part's border lies in a line that is too long."""
+    """Every line is read once, even if a part ends within a line that is too long."""
     from nbg_lightning.data import sources
 
     monkeypatch.setattr(sources.source, "MIN_PART_BYTES", 50_000)

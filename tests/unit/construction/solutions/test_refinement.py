@@ -293,7 +293,7 @@ def test_the_seed_decides_what_is_drawn(tmp_path):
         engine = Told()
         build(tmp_path / name, {"m": engine}, seed=seed, items_per_batch=1 if name == "b" else 16).run()
         seeds.append(sorted(engine.asked))
-    assert seeds[0] == seeds[1]  # whatever is asked beside it
+    assert seeds[0] == seeds[1]  # whatever else is requested
     assert not {seed for *_, seed in seeds[0]} & {seed for *_, seed in seeds[2]}
 
 

@@ -50,7 +50,7 @@ plain = st.recursive(
 def test_values_survive(value):
     copy = decode(encode(value))
     assert copy == value
-    assert repr(copy) == repr(value)  # 1, 1.0 and True are told apart
+    assert repr(copy) == repr(value)  # 1, 1.0 and True are distinguished
 
 
 @UNHURRIED
