@@ -162,7 +162,7 @@ def _read(name: str) -> _Module | None:
 
 
 def _statements(body: Sequence[ast.stmt]) -> Iterator[ast.stmt]:
-    """Those of a module, with what stands in its ``if`` and ``try``."""
+    """The statements of a module, including those inside its ``if`` and ``try``."""
     for node in body:
         yield node
         if isinstance(node, (ast.If, ast.Try)):

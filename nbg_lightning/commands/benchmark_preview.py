@@ -26,7 +26,7 @@ def benchmark_preview(data: BenchmarkDataModule, look: Look) -> Callable[[str, A
 
     Args:
         data: the suite; its benchmarks are read whole.
-        look: how much is shown, and the weights whose tokenizer is meant where the suite has none.
+        look: how much is shown, and the weights whose tokenizer is used if the suite names none.
 
     Raises:
         ValueError: an engine that takes ids, and no tokenizer to make them.

@@ -229,7 +229,7 @@ def _hear(view: AnswerView, place: int, sample: int, text: str, log_prob: float 
 
 
 def _endings(answers: Sequence[Answer]) -> list[str]:
-    """What is to be said of answers that did not end by themselves."""
+    """Notices for answers that were cut before their end."""
     lines = {
         "length": "(cut at the limit: --max-new-tokens, or the model's window)",
         "deadline": "(stopped)",

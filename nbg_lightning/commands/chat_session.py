@@ -64,7 +64,7 @@ class Session:
         Ctrl-C ends the answer, and what was heard until then is kept as one that was cut.
 
         Raises:
-            ValueError: the conversation is no prompt; the last turn is taken back.
+            ValueError: the conversation cannot be a prompt; the last turn is removed.
             ConnectionError: the model failed, or its server; the same.
         """
         heard = [Heard() for _ in range(self.sampling.n)]

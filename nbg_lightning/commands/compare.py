@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     """Run the command.
 
     Raises:
-        FileNotFoundError, ValueError: something that is no result, or results without a common item.
+        FileNotFoundError, ValueError: a path that is not a result, or results without a common item.
     """
     arguments = parser().parse_args(argv)
 

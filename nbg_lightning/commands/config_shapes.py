@@ -42,10 +42,10 @@ def check_class_node(node: Any, where: str, example: str) -> None:
 
 
 def check_arguments_node(node: Mapping[str, Any], where: str) -> None:
-    """Refuse arguments of a class that are no mapping.
+    """Refuse arguments of a class that are not a mapping.
 
     Raises:
-        Wrong: they are nothing, a list, a number or a text, or have names that are no texts.
+        Wrong: they are nothing, a list, a number or a text, or have names that are not strings.
     """
     for key in ("init_args", "dict_kwargs"):
         if key in node and not isinstance(node[key], Mapping):
@@ -55,7 +55,7 @@ def check_arguments_node(node: Mapping[str, Any], where: str) -> None:
 
 
 def check_keys(node: Mapping[Any, Any], where: str) -> None:
-    """Refuse keys that are no texts: a number, a truth value or nothing, as YAML reads ``1:``, ``yes:`` and ``:``.
+    """Refuse keys that are not strings: a number, a truth value or nothing, as YAML reads ``1:``, ``yes:`` and ``:``.
 
     Raises:
         Wrong: with the key.

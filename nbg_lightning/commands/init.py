@@ -180,7 +180,7 @@ def write(job: Job, folder: Path, model: str | None = None) -> list[str]:
 
 
 def _with_model(line: str, model: str) -> str:
-    """A line of a config with the model's name in it; what stands behind it comes nearer."""
+    """A config line with the model's name filled in; a comment after it follows two spaces behind."""
     return re.sub(r" {2,}#", "  #", line.replace(_BASE, model)) if _BASE in line else line
 
 
@@ -193,7 +193,7 @@ def _as_yaml(model: str) -> str:
 
 
 def commands(job: Job, folder: Path, model: str | None = None) -> str:
-    """What is to be typed, a line each, with what it is for."""
+    """The commands to type, one per line, each with its purpose."""
     first = {}
     if job.needs_model and model is None:
         first = {_PRETRAIN: "a small placeholder for your model (or nbg init with --model NAME)"}

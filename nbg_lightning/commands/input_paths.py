@@ -62,7 +62,7 @@ def _sources(configs: Sequence[Mapping[str, Any]], options: Mapping[str, Any]) -
 
 
 def check_model(name: str) -> None:
-    """Refuse what is no model: nothing is there, or a folder without weights.
+    """Refuse a path that is not a model: it does not exist, or is a folder without weights.
 
     Raises:
         FileNotFoundError: nothing is there; with what was meant.
@@ -133,7 +133,7 @@ def _check_weights(given: str) -> None:
 def _is_missing_path(given: str, is_hub: bool = True) -> bool:
     """Whether nothing is at what can only be a path: a name on the hub, where one may stand, is ``owner/name``.
 
-    A URL is not looked at: there is no network before the command has begun.
+    URLs are not checked: nothing uses the network before the command has started.
     """
     if is_url(given):
         return False

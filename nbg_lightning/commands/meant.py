@@ -60,7 +60,7 @@ def unrecognized(message: str, command: str, options: Iterable[str]) -> str:
 
 
 def _parameters(owner: str | None) -> list[str]:
-    """Names that a class takes; none for what is no class."""
+    """Names that a class accepts; empty if the value is not a class."""
     from nbg_lightning.import_path import import_object
     from nbg_lightning.keywords import constructor_parameters
 

@@ -83,7 +83,7 @@ def _config_with_moved_rollouts(file: str) -> str:
 
 
 def _need_merging(configs: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> bool:
-    """Whether settings of the loss stand beside it, or apart from its name."""
+    """Whether settings of the loss are given next to it, or without its name."""
     if any(not config.keys().isdisjoint(MOVED_SETTINGS) for config in configs) or any(map(_moved_option, arguments)):
         return True
     losses: list[Any] = [config["loss"] for config in configs if "loss" in config]

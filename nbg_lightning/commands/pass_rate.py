@@ -320,7 +320,7 @@ def open_engine(
 
     Args:
         spec: which engine.
-        weights: for engines that have none of their own.
+        weights: for engines without weights.
         arguments: of the command.
         data: whose tokenizer must be the model's.
         needed: positions of the longest prompt with its answer; None for all of the model's window.

@@ -120,10 +120,10 @@ def check(argv: Sequence[str]) -> None:
 
 
 def check_configs(configs: Sequence[dict[str, Any]]) -> None:
-    """Refuse what certainly is no config of `nbg fit`: for commands that read one for something else.
+    """Refuse a file that certainly is not a config of `nbg fit`, for other commands that read such configs.
 
     Raises:
-        ValueError: a key or class that there is not, or a value of another shape; one line with what was meant.
+        ValueError: an unknown key or class, or a value of another shape; one line that suggests the closest name.
     """
     given = _Given("fit", list(configs))
     try:
@@ -154,7 +154,7 @@ def check_builder(class_path: str, argv: Sequence[str], former: Container[str]) 
         former: names that its command explains.
 
     Raises:
-        ValueError: a setting or class that there is not, and what was meant.
+        ValueError: an unknown setting or class; suggests the closest name.
     """
     builder = find(class_path)
     given = _read([str(class_attribute(builder, "name")), *argv])

@@ -1,4 +1,4 @@
-"""Folders of runs, found and read, whatever stands in them."""
+"""Finding and reading the folders of runs, with any content."""
 
 from __future__ import annotations
 

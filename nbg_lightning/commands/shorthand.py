@@ -71,7 +71,7 @@ def expand_configs(
         say: is given a line for each source whose class was guessed.
 
     Raises:
-        ValueError: a class, preset, path or number that there is not, or a datamodule that has to be named.
+        ValueError: an unknown class, preset, path or number, or a datamodule that has to be named.
     """
     try:
         lifted = [_lifted(with_whole_names(dict(config))) for config in configs]

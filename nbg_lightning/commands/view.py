@@ -23,7 +23,7 @@ def main(argv: list[str]) -> int:
     """Write the page.
 
     Raises:
-        FileNotFoundError, ValueError: paths with nothing to show, or a file in the page's place that is no page.
+        FileNotFoundError, ValueError: paths with nothing to show, or another file at the output path.
     """
     arguments = parser().parse_args(argv)
     for name in ("limit", "max_characters"):

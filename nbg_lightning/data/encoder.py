@@ -165,7 +165,7 @@ class TextEncoder(Encoder):
 def _between(
     begin: tuple[int, ...], ids: np.ndarray, lengths: np.ndarray, end: tuple[int, ...]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ids of documents with the same ids added at the begin and end of each, and the resulting lengths."""
+    """Ids of documents with the same ids added at the beginning and end of each, and the resulting lengths."""
     whole = lengths + len(begin) + len(end)
     stops = np.cumsum(whole)
     found = np.empty(int(stops[-1]), ids.dtype)

@@ -72,7 +72,7 @@ def tokenizer_settings(folder: Path) -> dict[str, Any]:
     """The settings in the files beside a tokenizer.json.
 
     Raises:
-        ValueError: a file is no JSON object.
+        ValueError: a file is not a JSON object.
     """
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):  # the later one takes precedence

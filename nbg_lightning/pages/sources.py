@@ -110,7 +110,7 @@ def _below(folder: Path) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
-    """Place and value of every line; one that is no JSON is given as the error that says so."""
+    """Position and value of every line; a line that is not JSON is returned as its error."""
     torn: list[ValueError] = []
     try:
         for number, value in read_json_lines(

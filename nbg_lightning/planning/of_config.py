@@ -98,7 +98,7 @@ _TASKS: dict[str | None, Task] = {"conversations": "SFT", "pairs": "DPD", "quest
 def task_of(module: Any) -> Task:
     """The task of a module's class, by the kind of its data (`LanguageModule.trains_on`); pretraining for other classes.
 
-    A reward model is planned as SFT: there is no second model, and its head takes less than is planned for it.
+    A reward model is planned as SFT: there is no second model, and its head takes less memory than planned.
     """
     if not isinstance(module, SaysItsData):
         return "pretraining"

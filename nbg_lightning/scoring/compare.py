@@ -18,7 +18,7 @@ tuple, interval, matrix   it has the same elements in the same order, in the sam
                           ``1 < x \le 2`` is the interval (1, 2]
 equation ``x = 5``        it is 5, or an equation with the value 5
 other equations           it is the same equation up to a factor; ``2 = 3`` and ``x = 4 = 3`` have no value
-words                     it is the same words, but for case and punctuation
+words                     it is the same words, ignoring case and punctuation
 ========================  ================================================================================================
 
 An answer of another shape (a list for a number) is wrong. What the grammar cannot read is compared as text, else undecided.

@@ -61,7 +61,7 @@ def _binomial(above: Quotient, below: Quotient) -> Quotient:
     """How many sets of so many elements there are.
 
     Raises:
-        OpenError: they are no small whole numbers.
+        OpenError: they are not small whole numbers.
     """
     n, k = above.rational, below.rational
     if n is None or k is None or n.denominator * k.denominator != 1 or not 0 <= k <= n <= _MAX_FACTORIAL:

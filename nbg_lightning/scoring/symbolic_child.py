@@ -42,7 +42,7 @@ def values(text: str) -> list[list[list[float]]]:
     """For each part of the expression its values at the points, as real and imaginary part; NaN where it has none.
 
     Raises:
-        Exception: of any kind: it is no expression, or has no value.
+        Exception: of any kind: it is not an expression, or has no value.
     """
     from sympy import Expr, Tuple, sympify
     from sympy.parsing import sympy_parser

@@ -205,7 +205,7 @@ def _python_call(node: ast.expr) -> Call:
     """Name and arguments of a call as Python writes it.
 
     Raises:
-        ValueError: it is no call of a dotted name with keyword arguments that have values.
+        ValueError: it is not a call of a dotted name with keyword arguments that have values.
     """
     if not isinstance(node, ast.Call) or node.args:
         raise ValueError("no call with keyword arguments")
@@ -304,7 +304,7 @@ def _value_fits(value: Any, options: Sequence[Any], schema: dict[str, Any]) -> b
 
 
 def _same(value: Any, option: Any, kind: str | None) -> bool:
-    """Texts but for case, spaces and some punctuation; numbers by value and kind; structures by their parts."""
+    """Texts, ignoring case, spaces and some punctuation; numbers by value and kind; structures by their parts."""
     if isinstance(option, dict):
         return (
             isinstance(value, dict)
