@@ -147,7 +147,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--engine",
         help="local, vllm, or YAML (a file or text) of an engine's class_path and init_args, such as a ServerEngine's "
-        "(default: vllm if the config's model has a VLLMEngine, else local)",
+        "(default: the config's engine if it is a VLLMEngine or ServerEngine, else local)",
     )
     parser.add_argument(
         "--dtype", choices=["float32", "bfloat16"], help="precision of the engine (default: float32 on a CPU)"
