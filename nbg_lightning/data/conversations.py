@@ -129,11 +129,14 @@ class Document(NamedTuple):
 
 
 class RenderingEncoder(Encoder):
-    """Base class of encoders of rendered rows: batching, progress and counts. Subclasses render a row."""
+    """Base class of encoders of rendered rows: identity, batching, progress and counts. Subclasses render a row."""
 
     reader: type[RenderedSource] = RenderedSource
     batch_documents = BATCH_DOCUMENTS
     renderer: Renderer
+    settings: dict[str, Any]
+    row_format: str
+    ignored_keys: tuple[str, ...]
     _fast: Renderer | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -147,6 +150,14 @@ class RenderingEncoder(Encoder):
             self._fast = None
         elif self._fast is None:
             self._fast = self.renderer.fast(probe=False)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "format": self.reader.format,
+            "tokenizer": self.tokenizer_fingerprint,
+            "renderer": self.settings,
+            "rows": {"version": VERSION, "format": self.row_format, "ignored_keys": list(self.ignored_keys)},
+        }
 
     @property
     def used_renderer(self) -> Renderer:
@@ -221,14 +232,6 @@ class ConversationEncoder(RenderingEncoder):
         self.vocab_size, self.tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
         self.settings = settings
         self.row_format, self.ignored_keys = row_format, tuple(ignored_keys)
-
-    def identity(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "tokenizer": self.tokenizer_fingerprint,
-            "renderer": self.settings,
-            "rows": {"version": VERSION, "format": self.row_format, "ignored_keys": list(self.ignored_keys)},
-        }
 
     def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
         rows = counted(part.rows(), size, _json_size)

@@ -15,7 +15,7 @@ from nbg_lightning.chat.renderer import RenderCounts, Renderer
 from nbg_lightning.data.chat_sources import ChatPart, as_json
 from nbg_lightning.data.conversations import Document, RenderedSource, RenderingEncoder, counted
 from nbg_lightning.data.pairs import PreferencePair, RenderedPair, render_pairs
-from nbg_lightning.data.reading import VERSION, Notes, add_notes
+from nbg_lightning.data.reading import Notes, add_notes
 
 FORMAT = "nbg_lightning pairs 1"
 BATCH_PAIRS = 128
@@ -82,13 +82,7 @@ class PairEncoder(RenderingEncoder):
         self.row_format, self.ignored_keys = row_format, tuple(ignored_keys)
 
     def identity(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "tokenizer": self.tokenizer_fingerprint,
-            "renderer": self.settings,
-            "longest_pair": self.longest_pair,
-            "rows": {"version": VERSION, "format": self.row_format, "ignored_keys": list(self.ignored_keys)},
-        }
+        return {**super().identity(), "longest_pair": self.longest_pair}
 
     def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
         def read(row: Any) -> PreferencePair:
