@@ -80,6 +80,11 @@ def stands_at(thread):
     return "".join(traceback.format_stack(sys._current_frames().get(thread.ident)))
 
 
+def entries(folder):
+    """What lies in a folder, but for what tools keep there, hidden: a test that writes to a relative path leaves it there."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith((".", "__"))}
+
+
 def remaining(now, before):
     """What exists in addition to the earlier state, after the time that it has to end."""
     end = time.monotonic() + SECONDS
@@ -108,8 +113,10 @@ def library():
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left_behind(request):
-    """A test file leaves no process, no thread and no environment variable."""
+    """A test file leaves no process, no thread, no environment variable, and no file where it was started."""
     variables, processes, running = environment(), children(), threads()
+    folder = Path.cwd()
+    there = entries(folder)
     yield
     changed = {name for name, value in environment().items() ^ variables.items()}
     for name in changed:
@@ -120,3 +127,6 @@ def nothing_is_left_behind(request):
     assert not left, f"{request.node.name} left processes: {left}"
     named = remaining(lambda: {thread.name: thread for thread in threads() - running}, {})
     assert not named, f"{request.node.name} left threads: {sorted(named)}\n{''.join(map(stands_at, named.values()))}"
+    assert Path.cwd() == folder, f"{request.node.name} left the folder {folder}"
+    new = entries(folder) - there
+    assert not new, f"{request.node.name} left files in {folder}: {sorted(new)}"
