@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from nbg_lightning.callbacks import sample_table
+from nbg_lightning.callbacks.stage_table import StageTable
+from nbg_lightning.commands import run_folder
 from nbg_lightning.commands.settings import read_config
 from nbg_lightning.commands.table import GROUPS, OWN_COMMANDS, TRAINER_COMMANDS
 from nbg_lightning.config_files import read_yaml
+from nbg_lightning.evaluation import results
+from nbg_lightning.pages.rollouts import ROLLOUTS
+from nbg_lightning.pages.sources import Looked, open_path
 from nbg_lightning.recipe import plan
 from nbg_lightning.recipe.card import LAST
 from nbg_lightning.recipe.charts import CHARTS
 from nbg_lightning.recipe.plan import CHANGES, Recipe
+from nbg_lightning.recipe.run import STATE
+from nbg_lightning.testing import train_small
+from nbg_lightning.testing.grpo import small_tokenizer, train_small_grpo
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "configs" / "recipe").glob("*.yaml"))
@@ -65,3 +76,42 @@ def test_no_step_of_a_recipe_is_left_with_a_placeholder(file: Path, tmp_path: Pa
             merged = {key: value for each in files for key, value in read_yaml(each).items()}
         given = [*recipe.arguments(name), yaml.safe_dump(merged)]
         assert [text for text in given if re.search(r"\$\{", text)] == [], name
+
+
+def test_files_have_one_name_where_they_are_written_and_where_they_are_read() -> None:
+    assert run_folder._RESULTS == results.RESULTS
+    assert STATE in run_folder._SIGNS
+    assert sample_table.FILE == ROLLOUTS
+
+
+def test_stages_that_a_run_leaves_are_those_of_its_folder(tmp_path: Path) -> None:
+    """`StageTable` writes them; `nbg runs` reads them where there is no other record."""
+    train_small(tmp_path / "run", callbacks=[StageTable()], limit_val_batches=1.0, val_check_interval=4)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(tmp_path / "run" / "stages.json", bare)
+    found, written = run_folder.read_run(bare), json.loads((bare / "stages.json").read_text())
+    assert (found.stage, found.problem) == ("decay", None)
+    assert found.results == {"validation loss": written["decay"]["val/loss"]}
+
+
+def test_rollouts_that_a_run_leaves_are_those_that_are_shown(tmp_path: Path) -> None:
+    """`SampleTable` writes them; `nbg view` and the report of a recipe read them."""
+    tokenizer = small_tokenizer(tmp_path)
+    (drawn,) = train_small_grpo(tmp_path / "run", tokenizer=tokenizer, steps=1).rollouts
+    expected = {
+        rollout.question.messages[-1]["content"]: {
+            f"answer {number}": (answer.text, result.score)
+            for number, (answer, result) in enumerate(zip(rollout.answers, rollout.results, strict=True))
+        }
+        for rollout in drawn
+    }
+    (shown,) = open_path(tmp_path / "run", Looked(100))
+    found = {
+        record.prompt[-1].pieces[0].text: {
+            answer.name: (answer.turns[-1].pieces[0].text, answer.score) for answer in record.answers
+        }
+        for record in shown.records
+    }
+    assert not shown.notes
+    assert found == expected
