@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.gpu_check import older_torch
 from benchmarks.gpu_check.__main__ import checks, main, rows, run
@@ -73,12 +74,13 @@ def test_a_check_that_fails_is_a_row():
     assert run(fail, here, 0)["why"].startswith("no time is left")
 
 
-def test_what_cannot_be_checked_is_said(capsys):
-    import torch
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_missing_device_is_said(capsys):
+    assert main([]) == 2
+    assert "there is no CUDA device" in capsys.readouterr().err
 
-    if not torch.cuda.is_available():
-        assert main([]) == 2
-        assert "there is no CUDA device" in capsys.readouterr().err
+
+def test_a_check_that_there_is_not_is_said(capsys):
     assert main(["--device", "cpu", "--only", "atention"]) == 2
     assert "no check 'atention'; there are: environment, attention" in capsys.readouterr().err
 

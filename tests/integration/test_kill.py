@@ -32,7 +32,7 @@ def assert_finishes_like(straight, folder, done):
     for name, weight in straight.weights.items():
         assert torch.equal(resumed.weights[name], weight), name
     names = {path.name for path in (folder / "checkpoints").iterdir()}
-    assert all(name.startswith("step-") and "." not in name for name in names), "leftovers of the broken run"
+    assert names and all(name.startswith("step-") and "." not in name for name in names), "leftovers of the broken run"
 
 
 def checkpoints(folder):

@@ -136,7 +136,7 @@ def test_the_first_failing_verdict_is_quoted():
         run.step(errors=0.5)
 
 
-def test_rules_are_switched_off_by_null():
+def test_rules_are_switched_off_by_null(caplog):
     run = Run(
         Sentinel(
             patience=1, max_zero_variance=None, max_errors=None, max_mismatch_kl=None, max_p99_ratio=None,
@@ -144,6 +144,7 @@ def test_rules_are_switched_off_by_null():
         )
     )  # fmt: skip
     run.step(zero_variance=1.0, errors=1.0, mismatch_kl=9.0, p99_ratio=99.0, entropy=0.0, truncated=1.0)
+    assert not warnings(caplog) and run.checkpoint.saved == []
 
 
 def test_it_watches_sft_too():

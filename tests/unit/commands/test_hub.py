@@ -119,7 +119,7 @@ def test_all_files_arrive_in_one_commit(hub, folder):
     assert check_hub("model") == "me/model" and check_hub("team/model") == "team/model"
     assert push_folder(folder, "me/model", private=True) == f"{hub.url}/me/model"
     assert hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
-    assert hub.repos["me/model"].get("private") is True or hub.repos["me/model"].get("visibility") == "private"
+    assert hub.repos["me/model"]["visibility"] == "private"
     assert sum("/commit/" in each for each in hub.asked) == 1
     weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert list(hub.blobs) == [weights]

@@ -153,7 +153,7 @@ def test_prepared_sizes_give_epochs(path, tmp_path, capsys):
     assert "?" in capsys.readouterr().out  # sizes that are not given
     assert schedule(path, "--prepared", "--json", tmp_path / "plan.json") == 0
     mixture = json.loads((tmp_path / "plan.json").read_text())["stages"][1]["mixture"]
-    assert all(0 < share["cumulative_epochs"] < 10 for share in mixture)
+    assert mixture and all(0 < share["cumulative_epochs"] < 10 for share in mixture)
     assert "asks for 600 tokens and gets 512" in capsys.readouterr().out  # rounded, and said
 
 

@@ -39,12 +39,13 @@ def test_every_config_names_the_schema_and_follows_it(path, validator):
 
 @pytest.mark.parametrize("job", [name for name in JOBS if name != "recipe"])
 def test_configs_of_init_follow_it(job, validator, tmp_path):
-    for name in write(JOBS[job], tmp_path):
-        if name.endswith(".yaml"):
-            text = (tmp_path / name).read_text("utf-8")
-            schema = text.partition("\n")[0].removeprefix("# yaml-language-server: $schema=")
-            assert os.path.samefile(schema, SHIPPED)
-            validator.validate(parse_yaml(text, name))
+    configs = [name for name in write(JOBS[job], tmp_path) if name.endswith(".yaml")]
+    assert configs
+    for name in configs:
+        text = (tmp_path / name).read_text("utf-8")
+        schema = text.partition("\n")[0].removeprefix("# yaml-language-server: $schema=")
+        assert os.path.samefile(schema, SHIPPED)
+        validator.validate(parse_yaml(text, name))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 from filelock import FileLock
@@ -56,10 +55,8 @@ def test_waiting_has_a_deadline(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     once_a_node("a/b", lambda there: there, tmp_path)
     (lock,) = (tmp_path / ".nbg-locks").glob("a--b-*.lock")
-    begin = time.monotonic()
     with FileLock(lock), pytest.raises(TimeoutError, match="download it before the run"):
-        once_a_node("a/b", lambda there: there, tmp_path, wait_seconds=0.2)
-    assert time.monotonic() - begin < 30
+        once_a_node("a/b", lambda there: there, tmp_path, wait_seconds=0.2)  # it returns, though nobody lets go
 
 
 def test_a_process_by_itself_takes_no_lock(tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_so_many_scripted_ways_are_whole(whole, share):
     conversations = messages(PriceChat(400, whole=whole))
     found = sum(len(called(each)) == 2 for each in conversations) / len(conversations)
     assert abs(found - share) < 0.05
-    trained = {each.question for each in purchases("train")}
+    trained, products = {each.question for each in purchases("train")}, 0
     for user, *turns in conversations:
         number, item = user["content"].split()[2:4]
         calls, last = called(turns), turns[-1]["content"]
@@ -57,21 +57,25 @@ def test_so_many_scripted_ways_are_whole(whole, share):
         assert [call["name"] for call in calls] == ["price", "times"][: len(calls)]
         assert not calls or calls[0]["arguments"] == {"item": item.removesuffix("s")}
         if len(calls) == 2:
+            products += 1
             assert calls[1]["arguments"] == {"a": int(number), "b": int(results[0])}
             assert int(results[1]) == int(number) * int(results[0])
         assert not results or last == f"The answer is {results[-1]}."
+    assert products == round(found * len(conversations))
 
 
 def test_facts_are_single_calls_and_the_same_again():
     texts = list(PriceFacts(3, seed=1).documents())
     assert texts == list(PriceFacts(3, seed=1).documents()) != list(PriceFacts(3, seed=2).documents())
     lines = "\n".join(texts).splitlines()
+    assert len(lines) == 3 * 10 * 4
+    products = []
     for question, call, result, answer in zip(*(lines[n::4] for n in range(4)), strict=True):
         read = json.loads(call)
         assert question.startswith("What do ") and answer == f"The answer is {result}."
         if read["name"] == "times":
-            assert times(**read["arguments"]) == int(result)
-    assert len(lines) == 3 * 10 * 4
+            products.append((times(**read["arguments"]), int(result)))
+    assert products and all(found == told for found, told in products)
 
 
 @pytest.mark.parametrize(

@@ -245,12 +245,15 @@ def test_a_split_smaller_than_a_window_is_validated(data):
 
 
 def test_padding_is_no_part_of_a_document(data):
+    padded = 0
     for batch in batches(data):
         for labels, positions in zip(batch.labels, batch.positions, strict=True):
             trained = (labels != IGNORE).nonzero().flatten()
             end = int(trained[-1]) + 1 if len(trained) else 0
+            padded += end + 1 < len(positions)
             after = positions[end + 1 :]  # the last token of the text has no label, but a position
             assert len(after) == 0 or 0 in after[:1].tolist() or 0 in positions[end : end + 1].tolist()
+    assert padded
 
 
 def test_bytes_per_token_by_hand(data):

@@ -75,10 +75,9 @@ def test_the_trainers_side_takes_what_it_is_given():
 @pytest.mark.vllm
 def test_client_and_source_have_the_methods_that_are_asked_of_them():
     base = source("distributed/weight_transfer/base.py")
-    for node in definition(base, "VLLMWeightSyncClient").body:
-        if isinstance(node, ast.FunctionDef):
-            ours = inspect.signature(vars(TransferClient)[node.name])
-            assert list(ours.parameters) == [each.arg for each in node.args.args], node.name
+    methods = [each for each in definition(base, "VLLMWeightSyncClient").body if isinstance(each, ast.FunctionDef)]
+    ours = {each.name: list(inspect.signature(vars(TransferClient)[each.name]).parameters) for each in methods}
+    assert ours == {each.name: [argument.arg for argument in each.args.args] for each in methods} != {}
     asked = ast.unparse(
         definition(source("distributed/weight_transfer/nccl_engine.py"), "NCCLTrainerWeightTransferEngine")
     )

@@ -151,7 +151,7 @@ def test_a_slow_tool_does_not_stop_the_others(tools, tokenizer, format):
         ("double true", "invalid_arguments", "n is True"),
         ("broken 1", "raised", "KeyError"),
         ("odd 1", "unserialisable", "cannot be shown"),
-        ("much 1", "cut_results", "x" * 50),
+        ("much 1", "cut_results", "x\n(cut: 200 of 50,000 characters)"),
         ("double {", "unreadable_calls", "error: a call is"),
     ],
 )
@@ -161,8 +161,6 @@ def test_what_goes_wrong_in_a_call_is_told_to_the_model_and_counted(tools, token
     assert episode.counts[count] == 1 and episode.end is End.ANSWERED
     told = episode.messages[2]["content"]
     assert said in told and len(told) < 300
-    if count == "cut_results":
-        assert told.endswith("(cut: 200 of 50,000 characters)")
 
 
 def test_a_result_that_no_format_can_show_is_an_error_of_the_environment(tools, tokenizer, format):

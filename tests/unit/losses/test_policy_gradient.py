@@ -396,6 +396,4 @@ def test_divergences_are_finite_but_for_nan(estimator, now, reference):
         penalty = kl_penalty(log_prob, other, estimator, gradient)
         penalty.sum().backward()
         assert penalty.isnan().item() == (math.isnan(now) or math.isnan(reference))
-        if not penalty.isnan():
-            assert penalty.isfinite()
-            assert log_prob.grad.isfinite()
+        assert penalty.isnan() or (penalty.isfinite() and log_prob.grad.isfinite())

@@ -68,13 +68,13 @@ def test_an_answer_without_text_is_worth_0_without_asking():
         ("I like it.", "no mark for criterion 1"),
         ("1: 5\n2: 11", "off the scale"),
         ("<think>let me see", "judge_tokens"),
-        (Completion((), (), "deadline", 0, 0, 0), "did not finish .deadline"),
+        (Completion((), (), "deadline", 0, 0, 0), "did not finish (deadline"),
     ],
 )
 def test_failures_of_the_judge_are_masked(says, message):
     [result], _ = judged(lambda prompt: says, "right")
     assert (result.score, result.status) == (None, "error")
-    assert message.replace(".", "(") in result.detail or message in result.detail
+    assert message in result.detail
 
 
 def test_an_engine_that_fails_is_an_error():

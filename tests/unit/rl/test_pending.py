@@ -158,9 +158,7 @@ def test_an_answer_that_never_ends_is_given_up_and_the_others_are_not(engine):
 
     slow = NativeEngine(engine.model, max_rows=1)
     sampling = Sampling(max_new_tokens=200, n=1, seconds=0.005, seed=3)
-    began = time.monotonic()
     found = [c for (c,) in slow.generate([Prompt((5, 6)), Prompt((7, 8)), Prompt((9, 10))], sampling)]
-    assert time.monotonic() - began < 30
     assert [(c.finish_reason, c.error) for c in found] == [("deadline", OUT_OF_SECONDS)] * 3
     assert all(0 < len(c.ids) < 200 for c in found)
     free = [c for (c,) in slow.generate([Prompt((5, 6)), Prompt((7, 8)), Prompt((9, 10))], Sampling(200, seed=3))]

@@ -72,7 +72,7 @@ def test_sizes_in_tokens_and_shares(corpus, tags, tmp_path):
 def test_bars_and_limits(corpus, tags, texts, tmp_path):
     report = select(corpus, tags, tmp_path / "s", exclude=("gopher/num_words",), limits={"depth": (2.0, 5.0)})
     chosen = pool(tmp_path / "s", "hq") + pool(tmp_path / "s", "mq")
-    assert all(2 <= len(text) % 7 <= 5 and len(text.split()) >= 50 for text in chosen)
+    assert chosen and all(2 <= len(text) % 7 <= 5 and len(text.split()) >= 50 for text in chosen)
     excluded = {"gopher/num_words": 0, "limits/depth": 0}
     for text in texts["science"] + texts["spam"]:
         if len(text.split()) < 50:
