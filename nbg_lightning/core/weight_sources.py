@@ -338,18 +338,23 @@ class LiveWeights(Weights):
     def read(self, names: Sequence[str]) -> dict[str, Tensor]:
         return {name: self.whole(name).cpu() for name in names}
 
-    def whole(self, name: str) -> Tensor:
-        """A full tensor on the model's device; collective over all ranks."""
-        weight = whole_tensor(self._parameters[name])
+    def whole(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
+        """A full tensor on the model's device; collective over all ranks.
+
+        Args:
+            name: name of the parameter.
+            dtype: dtype to round to, before shards are exchanged unless an adapter is merged; by default unchanged.
+        """
         if name not in self._adapted:
-            return weight
-        layer = self._adapted[name]
-        return merge(weight, whole_tensor(layer.lora_a), whole_tensor(layer.lora_b), layer.scale)
+            return whole_tensor(self._parameters[name], dtype)
+        weight, layer = whole_tensor(self._parameters[name]), self._adapted[name]
+        merged = merge(weight, whole_tensor(layer.lora_a), whole_tensor(layer.lora_b), layer.scale)
+        return merged if dtype is None else merged.to(dtype)
 
 
-def whole_tensor(parameter: Tensor) -> Tensor:
-    """A parameter without gradients, gathered from all ranks if it is sharded."""
-    weight = parameter.detach()
+def whole_tensor(parameter: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A parameter without gradients, rounded to ``dtype`` if given, then gathered from all ranks if it is sharded."""
+    weight = parameter.detach() if dtype is None else parameter.detach().to(dtype)
     return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 

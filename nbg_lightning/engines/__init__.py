@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nbg_lightning.engines.capabilities import Interface as Interface
     from nbg_lightning.engines.capabilities import InterfaceEngine as InterfaceEngine
     from nbg_lightning.engines.capabilities import Probe as Probe
+    from nbg_lightning.engines.capabilities import RoundingEngine as RoundingEngine
     from nbg_lightning.engines.capabilities import ServedEngine as ServedEngine
     from nbg_lightning.engines.capabilities import SkeletonEngine as SkeletonEngine
     from nbg_lightning.engines.capabilities import StagingEngine as StagingEngine
@@ -54,6 +55,7 @@ else:
                 "Probe",
                 "ServedEngine",
                 "SkeletonEngine",
+                "RoundingEngine",
                 "StagingEngine",
                 "StreamingEngine",
                 "TokenScoringEngine",

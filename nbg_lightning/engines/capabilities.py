@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from nbg_lightning.core.model import LanguageModel
@@ -54,6 +55,18 @@ class ComparableEngine(Protocol):
     def check(self, probe: Probe) -> Any:
         """Raise RuntimeError if this engine's log-probs of the probe differ from the trainer's."""
         ...
+
+
+@runtime_checkable
+class RoundingEngine(Protocol):
+    """Keeps a copy of the weights in a dtype of its own, to which they are rounded before ranks exchange them
+    (`VLLMEngine`).
+
+    Attributes:
+        weight_dtype: the dtype; None for that of the trainer.
+    """
+
+    weight_dtype: torch.dtype | None
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nbg_lightning import log
 from nbg_lightning.distributed import gather_objects
-from nbg_lightning.engines.capabilities import AttachableEngine, ComparableEngine, Probe, RestingEngine
+from nbg_lightning.engines.capabilities import AttachableEngine, ComparableEngine, Probe, RestingEngine, RoundingEngine
 from nbg_lightning.engines.protocol import Completion, Engine, Prompt, Sampling
 from nbg_lightning.error_line import first_line
 
@@ -103,7 +103,8 @@ class SupervisedEngine:
         begin = time.perf_counter()
         copy = self.engine if isinstance(self.engine, ComparableEngine) else None
         probe = None if copy is None else self.make_probe(probe_ids(prompts))
-        stream = weight_stream(self.model)
+        dtype = self.engine.weight_dtype if isinstance(self.engine, RoundingEngine) else None
+        stream = weight_stream(self.model, dtype)
         try:
             self.engine.sync(stream, version)
         except Exception:

