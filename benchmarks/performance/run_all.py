@@ -97,6 +97,7 @@ MEASUREMENTS = {
     ),
     "stored_data": Measurement("stored_data"),
     "many_shards": Measurement("many_shards", quick="--sources 20 --parts 5"),
+    "large_models": Measurement("large_models", quick="--start nano --write tiny --ranks 2"),
     "rollouts_ahead": Measurement(
         "rollouts_ahead", threads=2, quick=f"{_FEW} --steps 3 --prompts 2 --group 4 --new-tokens 16"
     ),
