@@ -17,6 +17,7 @@ import pytest
 # What Lightning puts into the environment of a process that trains, for the ranks that it may start.
 LIGHTNING = {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "WORLD_SIZE"}
 OWN_OF_PYTEST = {"PYTEST_CURRENT_TEST"}
+CACHES = {"LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}  # of `nbg_lightning.core.products`, once per process
 LIBRARIES = (
     "CUDA_",
     "KMP_",
@@ -35,7 +36,7 @@ def environment():
     return {
         name: value
         for name, value in os.environ.items()
-        if name not in LIGHTNING | OWN_OF_PYTEST and not name.startswith(LIBRARIES)
+        if name not in LIGHTNING | OWN_OF_PYTEST | CACHES and not name.startswith(LIBRARIES)
     }
 
 

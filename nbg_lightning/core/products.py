@@ -27,6 +27,10 @@ _SMALLEST = 2**16  # elements of a weight below which a call of oneDNN costs mor
 _GAIN = 1.3  # times as fast, so that the choice is the same in every process of a machine
 _LARGEST_COPY = 2**25  # bytes of a part that is computed before it is copied to where it belongs
 
+# torch and oneDNN keep the code of the last 1,024 shapes each, some MB a shape: 4 GB for batches of many lengths. A training
+# step and a decoding step have about 20 shapes, and new code costs a tenth of a product.
+_CACHES = {"LRU_CACHE_CAPACITY": "64", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64"}
+
 _onednn: bool | None = None  # whether oneDNN is used; None until `choose_library`
 
 
@@ -42,6 +46,8 @@ def choose_library() -> None:
     given = os.environ.get(LIBRARY, "auto")
     if given not in ("auto", "blas", "onednn"):
         raise ValueError(f"{LIBRARY} is invalid: {given!r}; choose auto, blas or onednn")
+    for name, shapes in _CACHES.items():  # the first product of each thread reads them
+        os.environ.setdefault(name, shapes)
     usable = given != "blas" and _agrees()
     if given == "onednn" and not usable:
         raise ValueError(
