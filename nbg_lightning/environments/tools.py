@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import types
@@ -33,9 +34,10 @@ class ToolEnvironment(Environment):
 
     The schema of a function is derived from its signature (names, annotations, defaults) and its docstring (the summary,
     and lines ``name: text`` under ``Args:``). A parameter ``question`` receives the `Question` with its ``data``, invisible
-    to the model. Results are passed to the model as text: strings as they are, anything else as JSON. Calls of unknown
-    tools, arguments that violate the schema, and exceptions of the function are answered by a message, and counted. A
-    function that hangs or kills its process ends the episode without a score.
+    to the model. An ``async`` function is run to its end. Results are passed to the model as text: strings as they are,
+    anything else as JSON. Calls of unknown tools, arguments that violate the schema, exceptions of the function, and results
+    that are neither text nor JSON are answered by a message, and counted. A function that hangs or kills its process ends the
+    episode without a score.
 
     Args:
         functions: the functions, or their import paths, ``package.module.function``.
@@ -99,10 +101,14 @@ class ToolEnvironment(Environment):
         given = {**call.arguments, **({QUESTION: self._question} if tool.takes_question else {})}
         try:
             result = tool.function(**given)
+            if inspect.iscoroutine(result):
+                result = asyncio.run(result)
         except Exception as error:
             return f"error: {type(error).__name__}: {first_line(error)}", "raised"
         try:
-            return (result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)), None
+            text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False, allow_nan=False)
+            text.encode()  # a lone surrogate is no text
+            return text, None
         except (TypeError, ValueError, RecursionError) as error:
             return f"error: the result cannot be shown: {first_line(error)}", "unserialisable"
 
@@ -131,20 +137,19 @@ class Tool:
     """
 
     def __init__(self, function: Callable[..., Any]):
-        if not callable(function):
-            raise ValueError(f"functions is invalid: {function!r:.60} is no function; name one by package.module.name")
         self.function = function
-        self.name: str = function.__name__
-        parameters = inspect.signature(function).parameters
+        self.name, parameters, hints = _read(function)
         self.takes_question = QUESTION in parameters
-        hints = typing.get_type_hints(function)
         summary, described = _docstring(inspect.getdoc(function) or "")
         properties: dict[str, Any] = {}
         for name, parameter in parameters.items():
             if name == QUESTION:
                 continue
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-                raise ValueError(f"functions is invalid: {self.name} has the parameter {parameter}; give each a name")
+                raise ValueError(
+                    f"functions is invalid: {self.name} has the {parameter.kind.description} parameter {parameter}; use "
+                    "parameters that are given by name"
+                )
             properties[name] = json_schema(hints.get(name, Any), f"{self.name}, parameter {name}")
             if name in described:
                 properties[name]["description"] = described[name]
@@ -156,6 +161,36 @@ class Tool:
     def problem(self, arguments: Mapping[str, Any]) -> str | None:
         """Why a call with these arguments is rejected, in one line; None if it is valid."""
         return argument_problem(self.name, arguments, self.schema["function"]["parameters"])
+
+
+def _read(function: Any) -> tuple[str, Mapping[str, inspect.Parameter], dict[str, Any]]:
+    """Name, parameters and annotations of a function.
+
+    Raises:
+        ValueError: it is no function, or has no name, parameters or annotations that can be read.
+    """
+    if not callable(function):
+        raise ValueError(f"functions is invalid: {function!r:.60} is no function; name one by package.module.name")
+    name = getattr(function, "__name__", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ValueError(
+            f"functions is invalid: {function!r:.60} has no name; give a function made with def that calls it"
+        )
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise ValueError(
+            f"functions is invalid: {name} yields its results; give a function that returns them as a list"
+        )
+    try:
+        return name, inspect.signature(function).parameters, typing.get_type_hints(function)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"functions is invalid: the parameters of {name} cannot be read; give a function with annotations that calls it"
+        ) from None
+    except Exception as error:  # an annotation as text is evaluated
+        raise ValueError(
+            f"functions is invalid: an annotation of {name} cannot be read ({first_line(error)}); import its names in the "
+            "function's module"
+        ) from None
 
 
 def argument_problem(tool: str, arguments: Mapping[str, Any], parameters: Mapping[str, Any]) -> str | None:
@@ -196,6 +231,11 @@ def json_schema(annotation: Any, where: str) -> dict[str, Any]:
     if origin is typing.Annotated:
         return json_schema(inner[0], where)
     if origin is Literal:
+        for each in inner:
+            if not (each is None or type(each) in (str, int, bool)):
+                raise ValueError(
+                    f"functions is invalid: {where} has the choice {each!r:.60}; use texts, whole numbers, or None"
+                )
         return {"enum": list(inner)}
     if origin in (typing.Union, types.UnionType):
         return {"anyOf": [json_schema(each, where) for each in inner]}

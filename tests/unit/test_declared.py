@@ -25,6 +25,7 @@ OF_OTHERS = {
     "nbg_lightning/data/sources/parquet.py": (2, "errors of pyarrow"),
     "nbg_lightning/data/tokenizer.py": (1, "a tokenizer of transformers, fast or slow"),
     "nbg_lightning/environments/methods.py": (1, "methods of an object that a user has written"),
+    "nbg_lightning/environments/tools.py": (1, "the name of a callable that a user has written"),
     "nbg_lightning/import_path.py": (1, "a module that a text names"),
     "nbg_lightning/planning/simulate.py": (1, "what torch's memory tracker counts by"),
     "nbg_lightning/scoring/sandbox/guard.py": (3, "values of the tests and of the program"),

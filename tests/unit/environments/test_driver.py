@@ -151,6 +151,7 @@ def test_a_slow_tool_does_not_stop_the_others(tools, tokenizer, format):
         ("double true", "invalid_arguments", "n is True"),
         ("broken 1", "raised", "KeyError"),
         ("odd 1", "unserialisable", "cannot be shown"),
+        ("surrogate 1", "unserialisable", "cannot be shown"),
         ("much 1", "cut_results", "x\n(cut: 200 of 50,000 characters)"),
         ("double {", "unreadable_calls", "error: a call is"),
     ],
@@ -161,12 +162,6 @@ def test_what_goes_wrong_in_a_call_is_told_to_the_model_and_counted(tools, token
     assert episode.counts[count] == 1 and episode.end is End.ANSWERED
     told = episode.messages[2]["content"]
     assert said in told and len(told) < 300
-
-
-def test_a_result_that_no_format_can_show_is_an_error_of_the_environment(tools, tokenizer, format):
-    environment = ToolEnvironment(tools, limits=EpisodeLimits(isolated=False))
-    ((episode,),) = play(environment, [ask("surrogate 1")], format, Writes(tokenizer, asks))
-    assert episode.end is End.ERROR and "cannot render" in episode.detail
 
 
 class Odd(Environment):
@@ -189,6 +184,8 @@ class Odd(Environment):
             return Reply(status="timeout", detail="the shop is closed")
         if self.what == "no text":
             return Reply(({"role": "user", "content": 5},))
+        if self.what == "surrogate":
+            return Reply(({"role": "user", "content": chr(0xD800)},))
         if self.what == "no role":
             return Reply(({"content": "what"},))
         return Reply(({"role": "user", "content": "go on"},))
@@ -204,6 +201,7 @@ class Odd(Environment):
         ("says so", End.TIMEOUT, "the shop is closed"),
         ("no text", End.ERROR, "has a int as its content"),
         ("no role", End.ERROR, "has no role"),
+        ("surrogate", End.ERROR, "cannot render"),  # a message that no format can show
         ("never ends", End.MAX_TURNS, "not done in 3 turns"),
     ],
 )
