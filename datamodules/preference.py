@@ -85,8 +85,16 @@ class PreferenceDataModule(RenderedDataModule):
 
     def encoder(self, name: str, renderer: Renderer, settings: dict[str, Any]) -> RenderingEncoder:
         source, tokenizer = self.sources[name], self.tokenizer
-        identity = tokenizer.vocab_size, tokenizer.fingerprint
-        return PairEncoder(renderer, self.sequence_length, *identity, settings, source.format, source.ignored_keys)
+        return PairEncoder(
+            name,
+            renderer,
+            tokenizer.vocab_size,
+            tokenizer.fingerprint,
+            settings,
+            source.format,
+            source.ignored_keys,
+            longest_pair=self.sequence_length,
+        )
 
     @property
     def template_identity(self) -> str:

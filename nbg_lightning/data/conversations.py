@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.lib.format import open_memmap
@@ -128,16 +128,32 @@ class Document(NamedTuple):
     weights: list[float]
 
 
+@dataclass(eq=False)
 class RenderingEncoder(Encoder):
-    """Base class of encoders of rendered rows: identity, batching, progress and counts. Subclasses render a row."""
+    """Base class of encoders of rendered rows: identity, batching, progress and counts. Subclasses render a row.
 
-    reader: type[RenderedSource] = RenderedSource
-    batch_documents = BATCH_DOCUMENTS
+    Args:
+        name: name of the source, for messages.
+        renderer: the renderer with its options; sent to the workers.
+        vocab_size: vocabulary size of the tokenizer.
+        tokenizer_fingerprint: fingerprint of the tokenizer.
+        settings: all settings of the renderer that affect ids and weights, JSON-able.
+        row_format: format of the rows (see `Conversation.from_dict` and `PreferencePair.from_dict`).
+        ignored_keys: message keys to ignore.
+    """
+
+    reader: ClassVar[type[RenderedSource]] = RenderedSource
+    batch_documents: ClassVar[int] = BATCH_DOCUMENTS
+    noun: ClassVar[str] = "conversation"  # a row, in messages
+
+    name: str
     renderer: Renderer
+    vocab_size: int
+    tokenizer_fingerprint: str
     settings: dict[str, Any]
-    row_format: str
-    ignored_keys: tuple[str, ...]
-    _fast: Renderer | None = None
+    row_format: str = AUTO
+    ignored_keys: Collection[str] = ()
+    _fast: Renderer | None = field(default=None, init=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_fast"}
@@ -197,6 +213,14 @@ class RenderingEncoder(Encoder):
             notes.update(part["notes"])
         return {"counts": asdict(total), "notes": dict(notes)}
 
+    def remark(self, summary: dict[str, Any], empty: bool) -> str:
+        if not empty:
+            return ""  # the datamodule reports it at every start of a run
+        counts = RenderCounts(**summary["counts"])
+        first = "".join(f"; the first: {error}" for error in (*counts.errors, *counts.dropped_long)[:1])
+        lost = f"{counts.seen} read, {counts.too_long} too long, {counts.invalid} invalid{first}"
+        return f"no {self.noun} to train on: {lost}"
+
 
 def counted(rows: Iterable[Any], size: list[int], size_of: Callable[[Any], int]) -> Iterator[Any]:
     """The rows, adding up their sizes as JSON (the unit of progress)."""
@@ -206,32 +230,7 @@ def counted(rows: Iterable[Any], size: list[int], size_of: Callable[[Any], int])
 
 
 class ConversationEncoder(RenderingEncoder):
-    """Renders the rows of chat sources.
-
-    Args:
-        name: name of the source, for messages.
-        renderer: the renderer with its options; sent to the workers.
-        vocab_size: vocabulary size of the tokenizer.
-        tokenizer_fingerprint: fingerprint of the tokenizer.
-        settings: all settings of the renderer that affect ids and weights, JSON-able.
-        row_format: format of the rows (see `Conversation.from_dict`).
-        ignored_keys: message keys to ignore.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        renderer: Renderer,
-        vocab_size: int,
-        tokenizer_fingerprint: str,
-        settings: dict[str, Any],
-        row_format: str = AUTO,
-        ignored_keys: Collection[str] = (),
-    ) -> None:
-        self.name, self.renderer = name, renderer
-        self.vocab_size, self.tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
-        self.settings = settings
-        self.row_format, self.ignored_keys = row_format, tuple(ignored_keys)
+    """Renders the rows of chat sources; see `RenderingEncoder` for the arguments."""
 
     def documents(self, part: ChatPart, counts: RenderCounts, notes: Notes, size: list[int]) -> Iterator[Document]:
         rows = counted(part.rows(), size, _json_size)
@@ -243,14 +242,6 @@ class ConversationEncoder(RenderingEncoder):
                 weights.pop()
             yield Document(None, ids, size[0], weights)
             size[0] = 0
-
-    def remark(self, summary: dict[str, Any], empty: bool) -> str:
-        counts = RenderCounts(**summary["counts"])
-        if not empty:
-            return ""  # the datamodule reports it at every start of a run
-        first = f"; the first: {counts.errors[0]}" if counts.errors else ""
-        why = f"{counts.too_long} too long, {counts.invalid} invalid{first}"
-        return f"no conversation to train on: {counts.seen} read, {why}"
 
 
 def _json_size(row: Any) -> int:

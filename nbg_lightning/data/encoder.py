@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Encoder(ABC):
         tokenizer_fingerprint: `Tokenizer.fingerprint` of the tokenizer.
     """
 
-    reader: type[TokenizedSource] = TokenizedSource
+    reader: ClassVar[type[TokenizedSource]] = TokenizedSource
     vocab_size: int
     tokenizer_fingerprint: str
 

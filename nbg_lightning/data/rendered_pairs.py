@@ -5,13 +5,13 @@ The byte of each id gives its side and whether it is trained, in place of a conv
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
-from nbg_lightning.chat.formats import AUTO
-from nbg_lightning.chat.renderer import RenderCounts, Renderer
+from nbg_lightning.chat.renderer import RenderCounts
 from nbg_lightning.data.chat_sources import ChatPart, as_json
 from nbg_lightning.data.conversations import Document, RenderedSource, RenderingEncoder, counted
 from nbg_lightning.data.pairs import PreferencePair, RenderedPair, render_pairs
@@ -48,38 +48,21 @@ class RenderedPairs(RenderedSource):
         return super().lengths() - 1
 
 
+@dataclass(eq=False)
 class PairEncoder(RenderingEncoder):
-    """Renders the rows of pair sources.
+    """Renders the rows of pair sources; see `RenderingEncoder` for the other arguments.
 
     Pairs with the same prompt are all in the same split.
 
     Args:
-        renderer: the renderer with its options; sent to the workers.
         longest_pair: maximum positions of a pair.
-        vocab_size: vocabulary size of the tokenizer.
-        tokenizer_fingerprint: fingerprint of the tokenizer.
-        settings: all settings of the renderer that affect ids and masks, JSON-able.
-        row_format: format of the rows (see `PreferencePair.from_dict`).
-        ignored_keys: message keys to ignore.
     """
 
-    reader = RenderedPairs
-    batch_documents = BATCH_PAIRS
+    reader: ClassVar[type[RenderedSource]] = RenderedPairs
+    batch_documents: ClassVar[int] = BATCH_PAIRS
+    noun: ClassVar[str] = "pair"
 
-    def __init__(
-        self,
-        renderer: Renderer,
-        longest_pair: int,
-        vocab_size: int,
-        tokenizer_fingerprint: str,
-        settings: dict[str, Any],
-        row_format: str = AUTO,
-        ignored_keys: Collection[str] = (),
-    ) -> None:
-        self.renderer, self.longest_pair = renderer, longest_pair
-        self.vocab_size, self.tokenizer_fingerprint = vocab_size, tokenizer_fingerprint
-        self.settings = settings
-        self.row_format, self.ignored_keys = row_format, tuple(ignored_keys)
+    longest_pair: int = field(kw_only=True)
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "longest_pair": self.longest_pair}
@@ -96,10 +79,3 @@ class PairEncoder(RenderingEncoder):
             codes = np.concatenate((rendered.chosen_mask * TRAINED, rendered.rejected_mask * TRAINED + REJECTED))
             yield Document(pair.prompt_key, ids, size[0], codes.astype(float).tolist())
             size[0] = 0
-
-    def remark(self, summary: dict[str, Any], empty: bool) -> str:
-        counts = RenderCounts(**summary["counts"])
-        if not empty:
-            return ""  # the datamodule reports it at every start of a run
-        first = "".join(f"; the first: {error}" for error in (*counts.errors, *counts.dropped_long)[:1])
-        return f"no pair to train on: {counts.seen} read, {counts.too_long} too long, {counts.invalid} invalid{first}"

@@ -40,7 +40,7 @@ def files(folder, tokenizer, form, kind, fast, monkeypatch, workers=0):
     renderer = form.renderer(tokenizer.transformers, options)
     identity = tokenizer.vocab_size, tokenizer.fingerprint, {**form.form, **vars(options)}
     if kind == "pairs":
-        source, encoder = PairList(PAIRS), PairEncoder(renderer, 200, *identity)
+        source, encoder = PairList(PAIRS), PairEncoder("pairs", renderer, *identity, longest_pair=200)
     else:
         source, encoder = ChatList(CHATS), ConversationEncoder("chat", renderer, *identity)
     settings = prepare.PreparationSettings(folder, 0.1, num_workers=workers, progress=False)
