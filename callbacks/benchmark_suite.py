@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from nbg_lightning.callbacks.graceful_stop import stop_signal
 from nbg_lightning.callbacks.throughput import Throughput
-from nbg_lightning.contracts import HasChatTemplate, HasTokenizer, curriculum_of, datamodule_of
+from nbg_lightning.contracts import HasChatTemplate, HasTokenizer, callbacks_of, curriculum_of, datamodule_of
 from nbg_lightning.data.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from nbg_lightning.data.tokenizer_folder import tokenizer_name
 from nbg_lightning.engines.capabilities import takes_weights
@@ -161,7 +161,7 @@ class BenchmarkSuiteCallback(pl.Callback):
         if trainer.is_global_zero:
             self._write(trainer, folder, step, result)
             log_table(trainer.loggers, f"benchmarks/{self.suite.name}", RESULT_COLUMNS, result.rows(), step)
-        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = callbacks_of(trainer)
         for callback in callbacks:  # its timer includes this evaluation
             if isinstance(callback, Throughput):
                 callback.leave_out(time.perf_counter() - begin)

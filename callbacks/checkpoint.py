@@ -15,6 +15,7 @@ from typing_extensions import override
 from nbg_lightning import log
 from nbg_lightning.callbacks.graceful_stop import GracefulStop, stop_signal
 from nbg_lightning.callbacks.retention import Keep
+from nbg_lightning.contracts import callbacks_of, is_fast_dev_run
 from nbg_lightning.core.checkpoint_folder import is_complete, move, remove, remove_leftovers, settle_all
 from nbg_lightning.core.checkpoint_names import DIGESTS
 from nbg_lightning.core.checkpoint_save import BackgroundSaver
@@ -171,7 +172,7 @@ class StepCheckpoint(ModelCheckpoint):
         ends = trainer.should_stop or self._is_last(trainer)
         if due or ends:
             self.save(trainer, at_once=ends)
-            for callback in trainer.callbacks:  # type: ignore[attr-defined] # a signal may have come while it saved
+            for callback in callbacks_of(trainer):  # a signal may have come while it saved
                 if isinstance(callback, GracefulStop):
                     callback.agree(trainer)
 
@@ -200,7 +201,7 @@ class StepCheckpoint(ModelCheckpoint):
             trainer: the trainer to save.
             at_once: with ``asynchronous``, block until the checkpoint is written rather than only copied.
         """
-        done = trainer.global_step == self._saved_step or trainer.fast_dev_run  # type: ignore[attr-defined]
+        done = trainer.global_step == self._saved_step or is_fast_dev_run(trainer)
         if at_once or not done:
             self._collect(trainer)
         if done:
@@ -347,7 +348,7 @@ def leave_before_step(trainer: pl.Trainer) -> Literal[-1]:
         The value that ``on_train_batch_start`` has to return.
     """
     save_before_step(trainer)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if isinstance(callback, GracefulStop):
             callback.agree(trainer)
     return -1
@@ -355,15 +356,15 @@ def leave_before_step(trainer: pl.Trainer) -> Literal[-1]:
 
 def save_state(trainer: pl.Trainer) -> None:
     """Save the state after the last finished step, if the trainer has a `StepCheckpoint`. Collective."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if isinstance(callback, StepCheckpoint):
             callback.save(trainer)
 
 
 def kept(trainer: pl.Trainer) -> str:
     """A short text: what a trainer's run has saved, and how to resume it."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         if isinstance(callback, StepCheckpoint):
-            rehearsal: bool = trainer.fast_dev_run  # type: ignore[attr-defined]
+            rehearsal = is_fast_dev_run(trainer)
             return "nothing is saved in a fast_dev_run" if rehearsal else callback.kept(trainer)
     return "nothing was saved: checkpoints are off (trainer.enable_checkpointing)"

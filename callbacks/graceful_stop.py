@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from nbg_lightning import stopping
+from nbg_lightning.contracts import callbacks_of
 
 
 class GracefulStop(pl.Callback):
@@ -94,5 +95,5 @@ class GracefulStop(pl.Callback):
 
 def stop_signal(trainer: pl.Trainer) -> signal.Signals | None:
     """The signal that has ended the trainer's fit, or None."""
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer)
     return next((each.received for each in callbacks if isinstance(each, GracefulStop)), None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from typing_extensions import override
 
+from nbg_lightning.contracts import callbacks_of
+
 
 class LearningRateRule(pl.Callback):
     """Base class of callbacks that set the learning rate of every step. A trainer may have at most one."""
@@ -23,5 +25,5 @@ class LearningRateRule(pl.Callback):
 
 def rules_of(trainer: pl.Trainer) -> list[LearningRateRule]:
     """The callbacks of a trainer that set the learning rate."""
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer)
     return [callback for callback in callbacks if isinstance(callback, LearningRateRule)]

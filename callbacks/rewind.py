@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 
 from nbg_lightning import log
 from nbg_lightning.callbacks.checkpoint import StepCheckpoint, checkpoints, save_state, step_of
-from nbg_lightning.contracts import UndoesSteps, datamodule_of
+from nbg_lightning.contracts import UndoesSteps, callbacks_of, datamodule_of
 from nbg_lightning.core.sharding import reshard
 from nbg_lightning.data.order import order_state
 from nbg_lightning.url_path import PathOrUrl
@@ -46,7 +46,7 @@ def check_rewind(trainer: pl.Trainer) -> None:
     Raises:
         ValueError: no checkpoints are saved during training, or the data's position is not counted in steps.
     """
-    saving = [each for each in trainer.callbacks if isinstance(each, StepCheckpoint)]  # type: ignore[attr-defined]
+    saving = [each for each in callbacks_of(trainer) if isinstance(each, StepCheckpoint)]
     if not any(each.every_n_steps for each in saving):
         raise ValueError("rewind is invalid: there is nothing to go back to; set StepCheckpoint's every_n_steps")
     if not isinstance(datamodule_of(trainer), UndoesSteps):
@@ -81,7 +81,7 @@ def go_back(trainer: pl.Trainer, pl_module: Any, before: int) -> int | None:
 
 
 def _newest(trainer: pl.Trainer, before: int, undone: list[tuple[int, int]]) -> PathOrUrl | None:
-    folders = {str(each.dirpath) for each in trainer.callbacks if isinstance(each, StepCheckpoint)}  # type: ignore[attr-defined]
+    folders = {str(each.dirpath) for each in callbacks_of(trainer) if isinstance(each, StepCheckpoint)}
     found = [path for folder in folders for path in checkpoints(folder) if step_of(path) <= before]
     kept = [path for path in found if not any(first < step_of(path) < last for first, last in undone)]
     return max(kept, key=step_of, default=None)

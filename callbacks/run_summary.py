@@ -24,8 +24,10 @@ from nbg_lightning.contracts import (
     HasChatTemplate,
     NamesUnit,
     TrainsLanguageModel,
+    callbacks_of,
     curriculum_of,
     datamodule_of,
+    is_fast_dev_run,
 )
 from nbg_lightning.core.products import uses_onednn
 from nbg_lightning.error_line import first_line
@@ -93,7 +95,7 @@ class RunSummary(pl.Callback):
             self._record(trainer, "failed", f"{type(exception).__name__}: {first_line(exception)}")
 
     def _record(self, trainer: pl.Trainer, state: RunState, error: str | None = None) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or is_fast_dev_run(trainer):
             return
         self._written = time.monotonic()
         plan, step = curriculum_of(trainer), trainer.global_step
@@ -295,7 +297,7 @@ def _schedule_rows(trainer: pl.Trainer) -> Iterator[LabelledText]:
 
 
 def _writes(trainer: pl.Trainer) -> str:
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer)
     saving = next((each for each in callbacks if isinstance(each, StepCheckpoint)), None)
     when = "nothing is saved"
     if saving is not None:
@@ -339,7 +341,7 @@ def results(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _last_checkpoint(trainer: pl.Trainer) -> PathOrUrl | None:
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer)
     for callback in callbacks:
         if isinstance(callback, StepCheckpoint) and callback.dirpath is not None:
             return next(iter(checkpoints(callback.dirpath)[-1:]), None)

@@ -139,9 +139,9 @@ class PreferenceDataModule(RenderedDataModule):
         place = self.located(source, window)
         return self.row([], "") if place is None else self.row_of(place[0], *self._train[place[0]], place[1])
 
-    def row_of(self, name: str, source: Any, windows: Windows, window: int) -> PairRow:
+    def row_of(self, name: str, source: RenderedSource, windows: Windows, window: int) -> PairRow:
         """A window of a split of the named source."""
-        return self.row([source.pair(index) for index in windows[window]], f"a pair of source {name!r}")
+        return self.row([_pairs(source).pair(index) for index in windows[window]], f"a pair of source {name!r}")
 
     def row(self, pairs: list[RenderedPair], where: str) -> PairRow:
         """Pack pairs into one window; ``where`` names their origin in messages."""

@@ -168,6 +168,16 @@ def datamodule_of(trainer: Any) -> Any:
     return trainer.datamodule
 
 
+def callbacks_of(trainer: Any) -> list[pl.Callback]:
+    """The trainer's callbacks, which Lightning's types do not declare."""
+    return trainer.callbacks
+
+
+def is_fast_dev_run(trainer: Any) -> bool:
+    """Whether the run is a rehearsal of a few steps, which Lightning's types do not declare either."""
+    return bool(trainer.fast_dev_run)
+
+
 def curriculum_of(trainer: Any) -> MixturePlan | None:
     """The plan of the trainer's data, if there is one."""
     datamodule = datamodule_of(trainer)

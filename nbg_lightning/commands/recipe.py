@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nbg_lightning.commands.parser import CommandParser
+
+if TYPE_CHECKING:
+    from nbg_lightning.recipe.plan import Recipe
 
 SUMMARY = "Run the steps of a recipe in order, skipping finished ones, and write an HTML report."
 _MEANING = {"done": "done", "run": "to run", "resume": "to resume", "redo": "to redo (its settings or data changed)"}
@@ -62,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
-def _chosen(recipe, first: str | None, only: str | None) -> list[str]:  # type: ignore[no-untyped-def]
+def _chosen(recipe: Recipe, first: str | None, only: str | None) -> list[str]:
     names = list(recipe.steps)
     for name in (first, only):
         if name is not None and name not in recipe.steps:
@@ -72,7 +76,7 @@ def _chosen(recipe, first: str | None, only: str | None) -> list[str]:  # type: 
     return [only] if only else names[names.index(first) :] if first else names
 
 
-def _dry_run(recipe, names: list[str]) -> int:  # type: ignore[no-untyped-def]
+def _dry_run(recipe: Recipe, names: list[str]) -> int:
     from nbg_lightning.commands.recipe_check import check_step
     from nbg_lightning.recipe.run import command_of, shown, state_of
 
@@ -85,7 +89,7 @@ def _dry_run(recipe, names: list[str]) -> int:  # type: ignore[no-untyped-def]
     return 0
 
 
-def _report(recipe) -> None:  # type: ignore[no-untyped-def]
+def _report(recipe: Recipe) -> None:
     from nbg_lightning.recipe.gather import gather
     from nbg_lightning.recipe.report import write_report
     from nbg_lightning.recipe.summary import summary

@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from typing_extensions import override
 
+from nbg_lightning.contracts import callbacks_of
 from nbg_lightning.rl.training_rollouts import TrainingRollouts
 
 
@@ -42,5 +43,5 @@ def watching_callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
     from nbg_lightning.callbacks.sample_table import SampleTable
     from nbg_lightning.callbacks.sentinel import Sentinel
 
-    own = tuple(type(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    own = tuple(type(callback) for callback in callbacks_of(trainer))
     return [kind() for kind in (Sentinel, SampleTable) if not any(issubclass(other, kind) for other in own)]

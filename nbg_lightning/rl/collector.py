@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from nbg_lightning import stopping
 from nbg_lightning.data.question import Question
@@ -25,6 +25,8 @@ from nbg_lightning.rl.rollouts import Rollout, score_rollouts
 
 if TYPE_CHECKING:
     import torch
+
+    from nbg_lightning.core.model import LanguageModel
 
 
 class PromptedQuestions(Protocol):
@@ -82,7 +84,7 @@ class RolloutCollector:
         if self._driver is not None:
             self._open.enter_context(self._driver)
 
-    def open_engine(self, model: Any, device: torch.device) -> SupervisedEngine:
+    def open_engine(self, model: LanguageModel, device: torch.device) -> SupervisedEngine:
         """The engine, opened once per run.
 
         Args:

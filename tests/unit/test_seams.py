@@ -7,13 +7,14 @@ import re
 import runpy
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from nbg_lightning.callbacks import sample_table
 from nbg_lightning.callbacks.stage_table import StageTable
-from nbg_lightning.commands import run_folder
+from nbg_lightning.commands import completion, run_folder
 from nbg_lightning.commands.settings import read_config
 from nbg_lightning.commands.table import GROUPS, OWN_COMMANDS, TRAINER_COMMANDS
 from nbg_lightning.config_files import read_yaml
@@ -115,3 +116,38 @@ def test_rollouts_that_a_run_leaves_are_those_that_are_shown(tmp_path: Path) -> 
     }
     assert not shown.notes
     assert found == expected
+
+
+def keys_below(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The keys that a part of the schema knows, through references and alternatives; those of a class's arguments too."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    waiting, seen = [node], set()
+    while waiting:
+        part = waiting.pop()
+        if (name := part.get("$ref")) is not None and name not in seen:
+            seen.add(name)
+            waiting.append(schema["$defs"][name.removeprefix("#/$defs/")])
+        waiting += [
+            *part.get("anyOf", ()),
+            *part.get("allOf", ()),
+            *(part[word] for word in ("then", "else") if word in part),
+        ]
+        for key, below in part.get("properties", {}).items():
+            found.setdefault(key, []).append(below)
+            waiting += (
+                [below] if key == "init_args" or key[0].isupper() else []
+            )  # the arguments, in both ways to write them
+    return found
+
+
+@pytest.mark.parametrize(
+    "option", sorted({*completion._TRAINER_OPTIONS} - {"--config", "--print_config", "--help"}), ids=lambda each: each
+)
+def test_options_that_completion_offers_are_keys_of_the_schema(option: str) -> None:
+    schema = json.loads((ROOT / "configs" / "schema.json").read_text("utf-8"))
+    of_class = {"optimizer": schema["$defs"]["AdamWConfig"]}  # the schema leaves open what stands under this key
+    parts = [schema]
+    for name in option.removeprefix("--").removesuffix("+").split("."):
+        parts = [below for part in parts for below in keys_below(part, schema).get(name, ())]
+        assert parts, name
+        parts = [of_class[name]] if name in of_class else parts

@@ -9,6 +9,7 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.engines.chat import Answer
 from nbg_lightning.engines.protocol import Completion, Prompt
 from nbg_lightning.environments import End, Episode
+from nbg_lightning.pages.rollouts import rollout_record
 from nbg_lightning.rewards.protocol import RewardResult
 from nbg_lightning.rl.rollouts import Rollout
 
@@ -129,6 +130,17 @@ def test_episodes_have_their_turns_in_the_file(trainer, tmp_path):
         {"role": "user", "content": "Larger."},
         {"role": "assistant", "content": "5", "turn": 1, "score": 1.0, "counts": {"guesses": 1}},
     ]
+    shown = rollout_record(lines(tmp_path)[0])  # as `nbg view` and the report read it
+    turns = shown.answers[0].turns
+    assert [(turn.pieces[0].text, turn.pieces[0].weight) for turn in turns] == [
+        ("4", 1.0),
+        ("Larger.", 0.0),
+        ("5", 1.0),
+    ]
+    assert turns[2].role == "assistant, turn 2, score 1, guesses 1"
+    assert [answer.score for answer in shown.answers] == [1.0, 0.0] and ("advantage", "+1.000") in shown.answers[
+        0
+    ].facts
     of_turns = [dataclasses.replace(rollouts[0], turn_advantages=((-1.0, -2.0), (0.5, 1.5)))]
     run(SampleTable(), trainer, of_turns, [1])
     turns = [turn for answer in lines(tmp_path)[-1]["answers"] for turn in answer["turns"]]

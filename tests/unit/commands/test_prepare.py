@@ -4,6 +4,9 @@ import pytest
 import yaml
 
 from nbg_lightning.cli import main
+from nbg_lightning.data import InMemory, TokenizerConfig
+from nbg_lightning.data.encoder import TextEncoder
+from nbg_lightning.datamodules import CurriculumDataModule
 
 TEXTS = ["a text of a few words", "another text", "and a third one", "the fourth text is the last"]
 
@@ -31,6 +34,23 @@ def manifests(tmp_path):
 def test_all(tmp_path, capsys):
     assert main(["prepare", "my.yaml", "--workers", "0"]) == 0
     assert capsys.readouterr().out == "prepared in data\n"
+    assert len(manifests(tmp_path)) == 1
+
+
+def test_what_is_prepared_is_what_a_run_reads(tmp_path, monkeypatch):
+    """The run finds it by the identity of source and tokenizer: nothing is encoded again."""
+    assert main(["prepare", "my.yaml", "--workers", "0"]) == 0
+    monkeypatch.setattr(TextEncoder, "encode", lambda *_: pytest.fail("a text was encoded again"))
+    data = CurriculumDataModule(
+        {"web": InMemory(TEXTS)},
+        TokenizerConfig(train_vocab_size=270),
+        data_dir="data",
+        prepare_workers=0,
+        validation_fraction=0.0,
+    )
+    data.prepare_data()
+    data.setup("fit")
+    assert data.source_tokens["web"] == sum(len(data.tokenizer.encode(text)) + 1 for text in TEXTS)
     assert len(manifests(tmp_path)) == 1
 
 

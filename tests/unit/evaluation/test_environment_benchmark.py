@@ -9,6 +9,7 @@ from nbg_lightning.data.tokenizer import Tokenizer
 from nbg_lightning.engines.protocol import Completion, Sampling
 from nbg_lightning.environments import EpisodeLimits
 from nbg_lightning.evaluation import EnvironmentBenchmark, Suite, load_result
+from nbg_lightning.pages.benchmarks import item_record
 from nbg_lightning.testing.benchmarks import AnsweringEngine, write_rows
 from nbg_lightning.testing.grpo import small_tokenizer
 from nbg_lightning.testing.guessing import GuessingGame
@@ -73,6 +74,13 @@ def test_episodes_are_scored_by_their_environment_and_its_failures_are_errors(to
     assert [turn["content"] for turn in sample["turns"]] == ["4", "Larger.", "5"]
     assert [turn.get("score") for turn in sample["turns"]] == [0.0, None, 1.0]
     assert (sample["end"], sample["score"]) == ("answered", 1.0)
+    shown = item_record(record, "environment").answers[0]  # as `nbg view` reads it
+    assert [(turn.role.split(", score")[0], turn.pieces[0].text) for turn in shown.turns] == [
+        ("assistant, turn 1", "4"),
+        ("user", "Larger."),
+        ("assistant, turn 2", "5"),
+    ]
+    assert shown.score == 1.0 and ("ended by", "answered") in shown.facts
     assert record["prompt_tokens"] > 0 and found.about["new_tokens"] > 0
 
 
