@@ -84,11 +84,19 @@ def _folder(folder: Path, look: Looked) -> list[ShownRecords]:
 
 
 def newest_results(folder: Path) -> list[Path]:
-    """The newest result of each suite below ``benchmarks``, which has one folder per step."""
-    newest: dict[Path, Path] = {}
+    """The newest result of each suite below ``benchmarks``, which has one folder per suite and step."""
+    newest: dict[str, Path] = {}
     for file in sorted(folder.glob(f"benchmarks/**/{RESULTS}"), key=lambda file: file.stat().st_mtime):
-        newest[file.parent.parent] = file.parent
+        newest[_suite_of(file)] = file.parent
     return [newest[suite] for suite in sorted(newest)]
+
+
+def _suite_of(file: Path) -> str:
+    """Name of the suite of a result; for one that cannot be read, its place, so that whoever opens it says so."""
+    try:
+        return str(json.loads(file.read_bytes())["suite"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return str(file.parent)
 
 
 def _below(folder: Path) -> str:

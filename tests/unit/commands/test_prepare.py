@@ -1,5 +1,7 @@
 """`nbg prepare`: a config's data before its run, by one machine or several."""
 
+import json
+
 import pytest
 import yaml
 
@@ -50,8 +52,8 @@ def test_what_is_prepared_is_what_a_run_reads(tmp_path, monkeypatch):
     )
     data.prepare_data()
     data.setup("fit")
-    assert data.source_tokens["web"] == sum(len(data.tokenizer.encode(text)) + 1 for text in TEXTS)
-    assert len(manifests(tmp_path)) == 1
+    (manifest,) = manifests(tmp_path)
+    assert data.source_tokens["web"] == sum(part["tokens"] for part in json.loads(manifest.read_text())["parts"]) > 0
 
 
 def test_parts(tmp_path, capsys):
