@@ -28,12 +28,13 @@ def main(argv: list[str]) -> int:
     if not (isinstance(content, dict) and "steps" in content):  # a recipe says itself what is wrong with it
         check_config(arguments.config)
     from nbg_lightning.planning.device_file import device_of
+
+    device = device_of(arguments.device or "h100")
     from nbg_lightning.planning.plan import plan_resources
     from nbg_lightning.planning.spread import spread
     from nbg_lightning.planning.table import as_json, print_resources
     from nbg_lightning.planning.workload import Cluster
 
-    device = device_of(arguments.device or "h100")
     plans = []
     for title, workload, nodes in _workloads(arguments):
         own_node = 1 if device.kind == "cpu" else device.in_node
@@ -73,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument(
         "--answer-tokens",
-        type=_positive,
-        metavar="N",
-        help="GRPO: mean tokens of an answer, for time (default: max_new_tokens); memory is that of the longest",
+        metavar="N|RUN",
+        help="GRPO: mean tokens of an answer, for time (default: max_new_tokens), or a run that recorded some in its ledger; "
+        "memory is that of the longest",
     )
     made.add_argument("--json", type=Path, help="also write the plans to this file")
     made.add_argument("--calibrate", type=Path, metavar="FILE", help="measure this machine and write a device file")
@@ -131,22 +132,31 @@ def _workloads(arguments: argparse.Namespace) -> Iterator[tuple[str, Any, int | 
     from nbg_lightning.planning.of_config import workload_of
 
     core = None if arguments.core is None else preset(arguments.core)
+    tokens = None
+    if arguments.answer_tokens is not None:
+        from nbg_lightning.commands.plan_answers import answer_tokens
+
+        tokens = answer_tokens(arguments.answer_tokens)
     first = read_yaml(resolve_arguments(["--config", arguments.config[0]])[1])
     if not (isinstance(first, dict) and "steps" in first):
         title = Path(arguments.config[-1]).stem if len(arguments.config) == 1 else Path(arguments.config[0]).stem
         parsed = _parsed(["fit", *_options(arguments.config)])
-        workload = workload_of(parsed, core, arguments.answer_tokens)
+        workload = workload_of(parsed, core, tokens)
+        if tokens is not None and not workload.answer:
+            raise ValueError(
+                f"answer_tokens is invalid with {workload.task}, which samples no answers; leave out --answer-tokens"
+            )
         if arguments.prepared:
             from nbg_lightning.commands.plan_data import with_data
 
-            workload = with_data(parsed, workload, arguments.answer_tokens, title)
+            workload = with_data(parsed, workload, tokens, title)
         yield title, workload, None
         return
     if arguments.prepared:
         raise ValueError(
             "config is invalid: a recipe, whose steps make their data; give --prepared the config of one step"
         )
-    yield from _of_recipe(arguments.config[0], core, arguments.answer_tokens)
+    yield from _of_recipe(arguments.config[0], core, tokens)
 
 
 def _of_recipe(path: str, core: Any, answer_tokens: float | None) -> Iterator[tuple[str, Any, int | None]]:

@@ -48,7 +48,7 @@ def with_data(config: Mapping[str, Any], workload: Workload, answer_tokens: floa
     if isinstance(datamodule, PromptDataModule):
         return replace(workload, phases=(_of_prompts(datamodule, config, model, answer_tokens),))
     assert isinstance(datamodule, OrderedDataModule)
-    shortest = shortest_shared(model.get("share_prefixes", "auto")) if workload.task == "DPD" else None
+    shortest = shortest_shared(model["share_prefixes"]) if "share_prefixes" in model else None
     room = workload.micro_batch_tokens * workload.parallel.context
     phases = tuple(
         _of_rows(phase, stage, datamodule, room, shortest, workload.task == "pretraining")

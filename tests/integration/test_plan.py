@@ -84,7 +84,9 @@ def test_an_adapter_is_the_first_that_a_process_simulates(config, tmp_path, dtyp
         (["--ranks", "7"], "7 ranks do not divide the 16 windows of a step"),
         (["--ranks", "0"], "0 is invalid; give a number above 0"),
         (["--device", "tpu"], "device is invalid: tpu"),
-        (["--answer-tokens", "0"], "0 is invalid; give a number above 0"),
+        (["--answer-tokens", "0"], "answer_tokens is invalid: 0; give a number above 0"),
+        (["--answer-tokens", "20"], "answer_tokens is invalid with SFT, which samples no answers"),
+        (["--answer-tokens", "runs/none"], "there is no ledger of rollouts in runs/none"),
         (["--prepared"], "no tokenizer can be loaded from 'nowhere/else'"),
     ],
 )
