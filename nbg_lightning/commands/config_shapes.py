@@ -185,9 +185,11 @@ def _is_text_of_yaml(value: str) -> bool:
 
 
 def may_be(value: str, kind: Kinds) -> bool:
-    """Whether a text may be a value of the kind: anything where more than literals and data are allowed."""
+    """Whether a text may be a value of the kind: anything where more than literals, numbers and data are allowed."""
     if not kind.literals or not kind.is_whole or kind.elements or kind.values:
         return True
+    if kind.scalars and not is_another_type(value, Kinds(scalars=kind.scalars)):
+        return True  # as typed: --....replicate 2
     is_other = value.lower() in _NONE or value[0] in "{[" or "/" in value  # YAML, or a path of it
     return value in kind.literals or is_other or not all(signature(each).is_data for each in kind.classes)
 

@@ -380,6 +380,7 @@ class VLLMEngine:
             stop=list(sampling.stop_strings),
             ignore_eos=True,  # only the caller's stop ids end a completion
             logprobs=0,
+            flat_logprobs=True,  # lists: 187 bytes a token instead of 409
             detokenize=bool(sampling.stop_strings),
             output_kind=RequestOutputKind.CUMULATIVE if partial else RequestOutputKind.FINAL_ONLY,
         )
@@ -428,7 +429,9 @@ class VLLMEngine:
         llm = self._awake
         from vllm import SamplingParams
 
-        parameters = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
+        parameters = SamplingParams(
+            max_tokens=1, temperature=0, prompt_logprobs=0, flat_logprobs=True, detokenize=False
+        )
         everything, own = self._of_all_ranks(sequences)
         inputs = [{"prompt_token_ids": list(ids)} for ids in everything]
         with random_state_kept():

@@ -120,6 +120,9 @@ ACCEPTED = [
     ["--model", "nbg_lightning.modules.PretrainModule"],
     ["--model.init_args", "{core: tiny}"],
     ["--ckpt_path", "last"],
+    ["--model.init_args.parallel.replicate", "2"],
+    ["--model.parallel.replicate=nodes", "--model.parallel.compile", "true"],
+    ["--model.parallel.compile=auto"],
 ]
 
 
@@ -269,6 +272,14 @@ MISTAKES = {  # options to the quickstart, or a config in its place; parts of th
         "'max_gradnorm' is not accepted (did you mean max_grad_norm?)",
     ),
     "a nested option": (["--model.init_args.optimizer.leer", "3"], "optimizer: Option 'leer' is not accepted"),
+    "a number or a text": (
+        ["--model.parallel.replicate", "node"],
+        "replicate: expected Literal['nodes']; given value: node",
+    ),
+    "a switch or a text": (
+        ["--model.parallel.compile", "autoo"],
+        "compile: expected Literal['auto']; given value: autoo",
+    ),
     "a preset": (["--model.core", "nanoo"], "core: expected Literal['nanbeige4-3b',"),
     "a class": (["--model", "nbg_lightning.PretrainModul"], "did you mean PretrainModule?"),
     "a module": (["--data", "nowhere.Data"], "data: nowhere.Data: No module named 'nowhere'"),
