@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from nbg_lightning.core.batch import IGNORE
+from nbg_lightning.core.batch import IGNORE, PackedBatch
 from nbg_lightning.core.config import ParallelConfig, preset
 from nbg_lightning.core.create import create_model
 from nbg_lightning.data.order import SampleOrder, expected_chain
@@ -317,3 +317,19 @@ def test_a_checkpoint_from_before_a_field_of_the_shape_is_of_the_same_model():
         PretrainModule(core=preset("nano", qkv_bias=True)).check_checkpoint(
             {"nbg_lightning": {"shape": saved, "averaged": False}}
         )
+
+
+@pytest.mark.parametrize("documents", [1, 4, 16])
+def test_a_steps_length_is_that_of_its_documents(documents):
+    """MFU counts attention of short documents in a long row by their length, not by the row's."""
+
+    class OneRank:
+        world_size = 1
+
+    module, trainer = PretrainModule(SMALL_SHAPE), OneRank()
+    module.trainer = trainer
+    positions = torch.arange(64 // documents).repeat(2, documents)
+    tokens = torch.zeros(2, 64, dtype=torch.int64)
+    batch = PackedBatch(tokens, tokens, positions, torch.zeros(2), torch.zeros(2, dtype=torch.int64))
+    module.all_reduce_counts(batch.split(64), torch.tensor(0))
+    assert (module.step_length, module.step_tokens) == (64 // documents, 128)
