@@ -47,7 +47,7 @@ _NOISE = (  # regular expressions for the beginning of a warning, and why it is 
 def quiet_libraries() -> None:
     """Hide known noise by name; other warnings, errors and the library's own messages stay visible."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.formatwarning = _one_line  # type: ignore[assignment]
+    warnings.formatwarning = _one_line  # type: ignore[assignment]  # a name that Python lets be replaced
     quiet_training()
 
 

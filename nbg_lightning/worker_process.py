@@ -89,7 +89,7 @@ class _SpawnContext(multiprocessing.context.SpawnContext):
     def __init__(self) -> None:
         self.started: list[SpawnedWorker] = []
 
-    def Process(self, *arguments: Any, **keywords: Any) -> SpawnedWorker:  # type: ignore[override]
+    def Process(self, *arguments: Any, **keywords: Any) -> SpawnedWorker:  # type: ignore[override]  # a class there, a function here
         self.started.append(SpawnedWorker(*arguments, **keywords))
         return self.started[-1]
 

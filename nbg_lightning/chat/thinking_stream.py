@@ -38,7 +38,7 @@ class ThinkingStream:
             if not found:
                 break
             self._show(shown, before)
-            self._part, self._begins = part, True  # type: ignore[assignment]
+            self._part, self._begins = part, True  # type: ignore[assignment]  # one of the two literals
             text = after
         held = next((size for size in range(len(tag) - 1, 0, -1) if text.endswith(tag[:size])), 0)
         self._held = text[len(text) - held :]

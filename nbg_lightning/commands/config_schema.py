@@ -139,7 +139,7 @@ def _reference(name: str) -> Schema:
 
 def _arguments(kind: type | Callable[..., Any]) -> Schema:
     """The arguments of a class; unknown ones are refused where all are known."""
-    parameters = constructor_parameters(kind)  # type: ignore[arg-type]
+    parameters = constructor_parameters(kind)  # type: ignore[arg-type]  # a function's signature is read alike
     described = dict(_descriptions(kind))
     properties = {}
     for name in sorted(parameters):

@@ -122,7 +122,7 @@ def _sources(data: LightningDataModule) -> dict[str, Any]:
 
     if isinstance(data, BenchmarkDataModule):
         return {str(each.name): each for each in data.suite.benchmarks}
-    found: dict[str, Any] = data.sources  # type: ignore[attr-defined]
+    found: dict[str, Any] = data.sources  # type: ignore[attr-defined]  # those of all other kinds have sources
     return found
 
 

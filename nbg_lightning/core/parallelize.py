@@ -88,7 +88,7 @@ def parallelize(model: LanguageModel, parallel: ParallelConfig, mesh: DeviceMesh
         module.set_force_sum_reduction_for_comms(True)
         if mesh.size() == 1:
             # torchtitan's factor of 1 costs a pass over all gradients on one rank; without a factor FSDP2 divides by the ranks.
-            module.set_gradient_divide_factor(None)  # type: ignore[arg-type]
+            module.set_gradient_divide_factor(None)  # type: ignore[arg-type]  # None, its initial value, is not in the types
     if not model.enable_weight_tying and isinstance(model.lm_head, FSDPModule):
         # The last unit of the forward is the first of the backward: its weights stay gathered in between.
         model.lm_head.set_reshard_after_forward(False)

@@ -38,7 +38,7 @@ class FilePart(SizedReader):
     def readinto(self, buffer: Any) -> int:
         out = memoryview(buffer).cast("B")[: max(0, self._length - self._position)]
         self._file.seek(self._begin + self._position)
-        count = self._file.readinto(out)  # type: ignore[attr-defined]
+        count = self._file.readinto(out)  # type: ignore[attr-defined]  # every binary file has it; BinaryIO does not declare it
         self._position += count
         return int(count)
 

@@ -95,7 +95,7 @@ class ServerPool:
             "request_timeout": request_timeout,
             "api_key": api_key,
         }
-        self._all = [ServerEngine(url, **self.options) for url in self.urls]  # type: ignore[arg-type]
+        self._all = [ServerEngine(url, **self.options) for url in self.urls]  # type: ignore[arg-type]  # options of many types, by name
         self.weight_version = -1
         self._model: LanguageModel | None = None
         self._transfer: WeightTransfer | None = None

@@ -48,7 +48,7 @@ class MuonAdamW(torch.optim.AdamW):
     def _init_group(self, group: dict[str, Any], *lists: Any, **named: Any) -> bool:
         if group["muon"]:
             return False  # AdamW finds nothing to update in it
-        return super()._init_group(group, *lists, **named)  # type: ignore[no-untyped-call]
+        return super()._init_group(group, *lists, **named)  # type: ignore[no-untyped-call]  # torch does not type it
 
     def _step_matrices(self, group: dict[str, Any]) -> None:
         rate = float(group["lr"])

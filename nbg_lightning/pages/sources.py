@@ -233,7 +233,7 @@ def reader_of(row: dict[str, Any], marks: TrainedTokens | None) -> Reader:
             read(row, None, "")
         except (ValueError, TypeError, KeyError):
             continue
-        return Reader(noun, lambda row, place, read=read: read(row, marks, place))  # type: ignore[misc]
+        return Reader(noun, lambda row, place, read=read: read(row, marks, place))  # type: ignore[misc]  # a default of a lambda has no type
     if {"chosen", "rejected"} <= row.keys():
         return Reader("pairs", lambda row, place: pair_record(row, marks, place))
     if any(isinstance(row.get(name), list) for name in ("messages", "conversations", "conversation")):

@@ -123,7 +123,7 @@ class Workload:
 
     def with_parallel(self, **changes: object) -> Workload:
         """The same with other settings of ``parallel``."""
-        return replace(self, parallel=replace(self.parallel, **changes))  # type: ignore[arg-type]
+        return replace(self, parallel=replace(self.parallel, **changes))  # type: ignore[arg-type]  # fields of many types, by name
 
 
 @dataclass(frozen=True)

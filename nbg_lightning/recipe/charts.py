@@ -207,5 +207,5 @@ def _axes(title: str) -> Axes:
 def _embedded(axes: Axes) -> str:
     buffer = io.BytesIO()
     assert axes.figure is not None
-    axes.figure.savefig(buffer, format="svg", transparent=True)  # type: ignore[union-attr]
+    axes.figure.savefig(buffer, format="svg", transparent=True)  # type: ignore[union-attr]  # a whole figure, no part of one
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()

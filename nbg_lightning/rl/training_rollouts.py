@@ -225,7 +225,7 @@ class TrainingRollouts:
         for step in steps if self._ledger is not None else ():
             try:
                 n = self._run.sampling(step).n
-                found[step] = self._ledger.read(step, self._run.questions, n, self._run.format)  # type: ignore[union-attr]
+                found[step] = self._ledger.read(step, self._run.questions, n, self._run.format)  # type: ignore[union-attr]  # without a ledger there are no steps here
             except ValueError:
                 break
         number = min(gather_objects(len(found)))

@@ -110,7 +110,7 @@ class SyntheticDataModule(OrderedDataModule):
         rank, ranks = self.rank_and_ranks
         share = len(batch) // ranks
         rows = [batch._rows(slice(rank * share, (rank + 1) * share))]
-        return DataLoader(rows, batch_size=None)  # type: ignore[arg-type]
+        return DataLoader(rows, batch_size=None)  # type: ignore[arg-type]  # a list is a dataset by its methods
 
 
 # -- a small run -------------------------------------------------------------------------------------------------------
@@ -163,8 +163,8 @@ class StepRecorder(pl.Callback):
             {
                 "step": trainer.global_step,
                 **{name: float(metrics.get(f"train/{name}", "nan")) for name in ("loss", "grad_norm", "lr")},
-                "chain": trainer.datamodule.chain,  # type: ignore[attr-defined]
-                "rope_theta": pl_module.model.rope_theta,  # type: ignore[union-attr]
+                "chain": trainer.datamodule.chain,  # type: ignore[attr-defined]  # Lightning does not declare it
+                "rope_theta": pl_module.model.rope_theta,  # type: ignore[union-attr]  # the module's is a language model
                 "length": batch[0].tokens.shape[1],
                 "source": torch.cat([micro.source for micro in batch]).tolist(),
                 "sample_hash": torch.cat([micro.sample_hash for micro in batch]).tolist(),

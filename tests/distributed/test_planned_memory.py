@@ -68,4 +68,4 @@ def train():
 def test_two_ranks_hold_what_was_planned(tmp_path):
     planned = json.loads(subprocess.check_output([sys.executable, "-c", PLAN], text=True).splitlines()[-1])
     for held in run_ranks(train, 2, folder=tmp_path):
-        assert planned == pytest.approx(held, rel=0.1)
+        assert planned == pytest.approx(held, rel=0.1)  # as docs/plan.md says

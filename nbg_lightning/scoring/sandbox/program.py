@@ -272,7 +272,7 @@ class Served:
         def called(*arguments: Any, **keywords: Any) -> Any:
             return self.call_back(("callback", number, list(arguments), keywords))
 
-        called._nbg_callback = number  # type: ignore[attr-defined]
+        called._nbg_callback = number  # type: ignore[attr-defined]  # functions take attributes
         return self.callbacks.setdefault(number, called)
 
     def call_back(self, request: tuple[Any, ...]) -> Any:

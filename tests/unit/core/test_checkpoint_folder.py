@@ -118,6 +118,7 @@ def test_names_that_are_no_checkpoint(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     settle(name)
     settle_all(name)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_left_and_named(path, monkeypatch, caplog):
