@@ -86,15 +86,16 @@ def suite(folder, scores, **more):
 def test_a_runs_folder_shows_its_newest_results_and_a_folder_above_says_where(show, tmp_path):
     (tmp_path / "run").mkdir()
     lines(tmp_path / "run" / "rollouts.jsonl", [rollout(1, 1.0)])
-    suite(tmp_path / "run" / "benchmarks" / "s" / "step-00000001", [0.0] * 4)
-    suite(tmp_path / "run" / "benchmarks" / "s" / "step-00000002", [1.0] * 4)
+    suite(tmp_path / "run" / "benchmarks" / "s-step-00000001-0a1b2c3d", [0.0] * 4)
+    suite(tmp_path / "run" / "benchmarks" / "s-step-00000002-0a1b2c3d", [1.0] * 4)
     page, said = show(tmp_path / "run")
     assert "1 of 1 groups of answers" in said and "4 of 4 items" in said
     assert "accuracy <b>1.000 (" in page and "accuracy by category" in page and "&lt;i&gt;yes" in page
     with pytest.raises(ValueError, match=r"has nothing that can be shown; below it there are .*rollouts\.jsonl"):
         view.main([str(tmp_path), "--out", str(tmp_path / "x.html")])
     page, _ = show(
-        tmp_path / "run/benchmarks/s/step-00000001", tmp_path / "run/benchmarks/s/step-00000002/results.json"
+        tmp_path / "run/benchmarks/s-step-00000001-0a1b2c3d",
+        tmp_path / "run/benchmarks/s-step-00000002-0a1b2c3d/results.json",
     )
     assert page.count('data-change="better"') == 4
 
