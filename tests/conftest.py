@@ -13,6 +13,10 @@ import traceback
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("any machine", deadline=None)  # its own of 0.2 s an example is one of the machine's load
+settings.load_profile("any machine")
 
 # What Lightning puts into the environment of a process that trains, for the ranks that it may start.
 LIGHTNING = {"LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "PL_GLOBAL_SEED", "PL_SEED_WORKERS", "WORLD_SIZE"}
