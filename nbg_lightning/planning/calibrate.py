@@ -23,7 +23,7 @@ from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.decode import Decoder, KeyValueCache
 from nbg_lightning.core.products import choose_library, multiply
-from nbg_lightning.planning.devices import DEVICES, Device, Rates, host_memory, this_cpu
+from nbg_lightning.planning.devices import DECODED_ROWS, DEVICES, Device, Rates, host_memory, this_cpu
 from nbg_lightning.planning.simulate import HEADS
 
 Clock = Callable[[], float]
@@ -186,7 +186,7 @@ class Stopwatch:
 
         return operations / self.seconds(both) / 1e12
 
-    def decode_bandwidth(self, shape: LanguageModelConfig, rows: int = 8) -> float:
+    def decode_bandwidth(self, shape: LanguageModelConfig, rows: int = DECODED_ROWS) -> float:
         """10^9 bytes/s of weights that a decode step of some answers reads."""
         model = create_model(shape, ParallelConfig(), device=self.device)
         with torch.inference_mode():

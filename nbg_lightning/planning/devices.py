@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 DeviceKind = Literal["cuda", "cpu"]
+DECODED_ROWS = 8  # answers that decode at once as `Device.decode_bandwidth` is measured
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Device:
         kind: ``cuda``, whose reserve stays free and whose communication overlaps with products; or ``cpu``, where a rank is
             a process, whose own size is counted.
         rates: measured rates, by dtype; without them, ``efficiency`` is used.
-        decode_bandwidth: measured 10^9 bytes/s at which an engine on the live weights reads them; None: the memory's.
+        decode_bandwidth: measured 10^9 bytes/s at which an engine on the live weights reads them for `DECODED_ROWS` answers;
+            None: the memory's.
         measured: whether the numbers were measured on this machine.
     """
 

@@ -8,7 +8,7 @@ import math
 from nbg_lightning.core.config import LanguageModelConfig
 from nbg_lightning.core.names import part_of
 from nbg_lightning.core.parameter_shapes import parameter_shapes
-from nbg_lightning.planning.devices import Device
+from nbg_lightning.planning.devices import DECODED_ROWS, Device
 from nbg_lightning.planning.workload import Cluster, TrainingPhase, Workload, micro_batches
 
 _FLOAT8_SHARE = 0.6  # of the gain that float8 products promise, after scales and casts
@@ -174,9 +174,11 @@ def _frozen(workload: Workload) -> list[LanguageModelConfig]:
 
 
 def _rollouts(workload: Workload, phase: TrainingPhase, cluster: Cluster, device: Device) -> float:
-    """Decoding time: in each of `decode_steps` all weights are read, and the KV caches of the current answers.
+    """Sampling time: prompts are read once per group; in each of `decode_steps` all weights are read, and the KV caches of the
+    current answers.
 
-    The room for answers is that of the longest, the caches that are read are those of a mean answer.
+    The room for answers is that of the longest, the caches that are read are those of a mean answer. On a ``cpu`` products do
+    not run beside reading: those of `DECODED_ROWS` answers are in the measured bandwidth, those of others add to it.
     """
     if not workload.answer:
         return 0.0
@@ -195,9 +197,15 @@ def _rollouts(workload: Workload, phase: TrainingPhase, cluster: Cluster, device
     under_way = answers * mean / steps
     read = size * shape.num_parameters + under_way * per_token * mean / 2
     bandwidth = device.decode_bandwidth or device.bandwidth
-    # Each answer's products, beside the reading of the weights, which all answers under way share.
-    products_of = 2.0 * shape.num_parameters * under_way / products(workload, device)
-    return steps * max(read / bandwidth / 1e9, products_of)
+    reading, an_answer = read / bandwidth / 1e9, 2.0 * shape.num_parameters / products(workload, device)
+    prompts = phase.computed * phase.tokens_per_step - workload.answers_per_step * (mean - 1)
+    prefill = max(0.0, prompts) / cluster.ranks * an_answer
+    if device.kind == "cpu":
+        others = under_way - (DECODED_ROWS if device.decode_bandwidth else 0)
+        return prefill + steps * (reading + max(0.0, others) * an_answer)
+    return prefill + steps * max(
+        reading, under_way * an_answer
+    )  # all answers under way share the reading of the weights
 
 
 def decode_steps(mean: float, longest: int, answers: int, at_once: int) -> float:

@@ -141,6 +141,34 @@ def test_an_adapter_saves_the_gradients_of_weights():
     assert received[0] - received[1] == pytest.approx(saved * 63 / 64 / 1e9)
 
 
+def test_sampling_reads_prompts_once_and_weights_in_each_step():
+    """Four prompts of 60 tokens, four answers of 97 to each: on a CPU the products of answers beyond eight add to the reading."""
+    import dataclasses
+
+    phase = TrainingPhase("answers", 160, 16 * 160, 1, 160, computed=(4 * 60 + 16 * 96) / (16 * 160), answer=97)
+    work = dataclasses.replace(
+        workload(compute_dtype="float32"),
+        task="GRPO",
+        phases=(phase,),
+        answer=97,
+        answers_per_step=16,
+        cache_positions=2**20,
+    )
+    cpu = dataclasses.replace(device_of("cpu"), decode_bandwidth=10.0)
+    size, cache = SHAPE.num_parameters, 2 * SHAPE.layer_passes * SHAPE.num_key_value_heads * SHAPE.head_dim * 2
+    product = 2 * size / products(work, cpu)
+    for ranks, others in ((1, 8), (2, 0), (4, 0)):
+        answers = 16 // ranks
+        reading = (4 * size + answers * cache * 97 / 2) / 10e9
+        expected = 240 / ranks * product + 97 * (reading + others * product)
+        assert step_time(work, phase, Cluster(ranks, ranks), cpu).rollouts == pytest.approx(expected)
+    card = dataclasses.replace(H100, decode_bandwidth=None)
+    product = 2 * size / products(work, card)
+    reading = (4 * size + 16 * cache * 97 / 2) / card.bandwidth / 1e9
+    expected = 240 * product + 97 * max(reading, 16 * product)
+    assert step_time(work, phase, Cluster(1, 1), card).rollouts == pytest.approx(expected)
+
+
 def test_muon_multiplies_on_every_rank():
     """A square matrix: three products of 2 n^3 in each of five iterations."""
     import dataclasses
