@@ -217,6 +217,18 @@ def _many_shards(file: File) -> list[Row]:
     return [(question, answer, "many_shards.py")]
 
 
+def _large_models(file: File) -> list[Row]:
+    results, settings = file["results"], file["settings"]
+    start, write = results["start"], results["write"]
+    above = (start["peak_bytes"] - start["kept_bytes"]) / 1e9
+    question = (
+        f"start of a rank of {settings['ranks']} from a folder of {settings['start']}, memory above its weights; writing a "
+        f"folder of {settings['write']} (bf16, 1 thread)"
+    )
+    answer = f"{start['seconds']:.0f} s, {above:.2f} GB; {write['seconds']:.0f} s, {write['peak_bytes'] / 1e9:.1f} GB"
+    return [(question, answer, "large_models.py")]
+
+
 TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of the table
     "pretrain": _pretrain,
     "pretrain_overhead": _overhead,
@@ -236,6 +248,7 @@ TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of
     "data_order": _data_order,
     "many_shards": _many_shards,
     "stored_data": _stored_data,
+    "large_models": _large_models,
     "sandbox": _sandbox,
 }
 
@@ -279,8 +292,9 @@ def table() -> str:
 
 
 def five_numbers() -> str:
-    """The README's five, as Markdown: medians with quartiles, or lowest and highest."""
-    folder = folders()[0]
+    """The README's five, as Markdown: medians with quartiles, or lowest and highest; of a machine that has all of them."""
+    names = ("pretrain", "loss_head", "generation_fp32_2threads", "sft", "grpo")
+    folder = next(each for each in folders() if all((each / f"{name}.json").is_file() for name in names))
     pretrain = _load(folder, "pretrain")["results"]["bfloat16"]
     head = _load(folder, "loss_head")
     memory, size = head["results"]["float32"]["extra_memory_mb"], head["settings"]

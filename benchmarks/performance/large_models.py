@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from paired import write_result
+from paired import resident_bytes, write_result
 
 FILE_BYTES = 5 * 10**9
 
@@ -53,13 +52,6 @@ def make(folder: Path, preset_name: str) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
 
 
-def peak() -> int:
-    """Bytes that the process has held at most."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-    assert found is not None
-    return int(found[1]) * 1024
-
-
 def start(folder: Path, ranks: int) -> dict[str, float]:
     """The start of a rank, in a fresh process."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -71,12 +63,12 @@ def start(folder: Path, ranks: int) -> dict[str, float]:
 
     with fake_group(ranks):
         mesh = init_device_mesh("cpu", (ranks,))
-        before, begin = peak(), time.perf_counter()
+        before, begin = resident_bytes(), time.perf_counter()
         model = create_model(read_shape(folder), ParallelConfig(), mesh, draw=False)
         load_base_weights(model, folder)
         seconds = time.perf_counter() - begin
         kept = sum(parameter.to_local().nbytes for parameter in model.parameters())
-    return {"seconds": seconds, "peak_bytes": peak() - before, "kept_bytes": kept}
+    return {"seconds": seconds, "peak_bytes": resident_bytes() - before, "kept_bytes": kept}
 
 
 def write(folder: Path) -> dict[str, float]:
@@ -85,9 +77,9 @@ def write(folder: Path) -> dict[str, float]:
     from nbg_lightning.core.weight_sources import HuggingFaceFolder
 
     weights = HuggingFaceFolder(folder)
-    before, begin = peak(), time.perf_counter()
+    before, begin = resident_bytes(), time.perf_counter()
     write_hugging_face(weights, folder.parent / "written", {}, verify=False)
-    return {"seconds": time.perf_counter() - begin, "peak_bytes": peak() - before}
+    return {"seconds": time.perf_counter() - begin, "peak_bytes": resident_bytes() - before}
 
 
 def measured(*words: object) -> dict[str, Any]:

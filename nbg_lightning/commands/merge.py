@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from nbg_lightning.commands.export_weights import add_writing_options
+from nbg_lightning.commands.export_weights import add_verification_option, add_writing_options
 from nbg_lightning.commands.input_paths import check_model
 from nbg_lightning.commands.parser import CommandParser
 
@@ -114,9 +114,5 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--tokenizer", metavar="FOLDER", help="tokenizer to write (default: the newest checkpoint's)")
     add_writing_options(made, "float32", "dtype of the written weights (default: float32, the exact average)")
-    made.add_argument(
-        "--no-verify",
-        action="store_true",
-        help="skip the check against transformers, which needs the whole model in memory",
-    )
+    add_verification_option(made)
     return made

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from nbg_lightning import log
 from nbg_lightning.core.hf_config import make_hf_config
 from nbg_lightning.core.names import hf_name
 from nbg_lightning.core.parameter_shapes import groups_by_size
+from nbg_lightning.core.safetensors_file import write_safetensors
 from nbg_lightning.core.weight_sources import (
     CONFIG,
     HuggingFaceFolder,
@@ -175,7 +178,8 @@ def write_hugging_face(
         verify: load the folder with transformers and compare logits.
 
     Raises:
-        ValueError: an invalid setting, a tokenizer that does not match, or logits that differ; nothing is left behind.
+        ValueError: an invalid setting, a tokenizer that does not match, logits that differ, or too little memory
+            to compare them; nothing is left behind.
         OSError: no space left on the device.
     """
     out = Path(out)
@@ -191,6 +195,8 @@ def write_hugging_face(
         )
     if writes:
         _check_room(out, weights, dtype)
+        if verify:
+            _check_memory(weights)
     with new_folder(out) if writes else nullcontext() as temporary:
         _write_tensors(weights, temporary, dtype, max_shard_size)
         if temporary is not None:
@@ -324,8 +330,6 @@ def take_usual_modes(folder: Path) -> None:
 
 def _write_tensors(weights: Weights, folder: Path | None, dtype: str, max_shard_size: int) -> None:
     """Write the safetensors file by file; without a folder (on other ranks), only take part in reading."""
-    from safetensors.torch import save_file
-
     target = getattr(torch, dtype)
     groups = list(groups_by_size(weights.shapes, target.itemsize, max_shard_size))
     index: dict[str, str] = {}
@@ -333,30 +337,24 @@ def _write_tensors(weights: Weights, folder: Path | None, dtype: str, max_shard_
     for number, names in enumerate(groups, start=1):
         single = len(groups) == 1
         file = "model.safetensors" if single else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        tensors = _read_rounded(weights, names, target, keep=folder is not None)
+        tensors = _read_in_parts(weights, names)
         if folder is None:
+            deque(tensors, maxlen=0)
             continue
-        save_file(tensors, folder / file, metadata={"format": "pt"})
-        index |= dict.fromkeys(tensors, file)
-        total += sum(tensor.nbytes for tensor in tensors.values())
+        shapes = {hf_name(name, weights.shape.score_head): weights.shapes[name] for name in names}
+        total += write_safetensors(folder / file, shapes, target, tensors)
+        index |= dict.fromkeys(shapes, file)
     if folder is not None and len(groups) > 1:
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(index.items()))}
         write_json(folder / "model.safetensors.index.json", content)
 
 
-def _read_rounded(weights: Weights, names: Sequence[str], dtype: torch.dtype, keep: bool) -> dict[str, Tensor]:
-    """The tensors of one file under Hugging Face's names; the float32 originals are freed group by group."""
-    tensors: dict[str, Tensor] = {}
-    sizes = {name: weights.shapes[name] for name in names}
-    for group in groups_by_size(sizes, 4, _READ_BYTES):
+def _read_in_parts(weights: Weights, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one file under Hugging Face's names, read some at a time. Collective."""
+    for group in groups_by_size({name: weights.shapes[name] for name in names}, 4, _READ_BYTES):
         read = weights.read(group)
-        if keep:
-            # Copied even if the dtype stays: live parameters and memory-mapped files must not be shared with the writer.
-            tensors |= {
-                hf_name(name, weights.shape.score_head): tensor.to(dtype, copy=True).contiguous()
-                for name, tensor in read.items()
-            }
-    return tensors
+        for name in group:
+            yield hf_name(name, weights.shape.score_head), read.pop(name)
 
 
 def _check_room(out: Path, weights: Weights, dtype: str) -> None:
@@ -368,4 +366,15 @@ def _check_room(out: Path, weights: Weights, dtype: str) -> None:
     if free < needed:
         raise OSError(
             f"{out} needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; free space, or choose another disk"
+        )
+
+
+def _check_memory(weights: Weights) -> None:
+    """Refuse to compare a model that this machine cannot hold in float32: the kernel would kill the process."""
+    needed = weights.shape.num_parameters * 4
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if memory < needed:
+        raise ValueError(
+            f"the check against transformers needs {needed / 1e9:.1f} GB and this machine has {memory / 1e9:.1f} GB; write "
+            "without it (--no-verify, in Python verify=False), or use a larger machine"
         )

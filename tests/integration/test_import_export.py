@@ -278,6 +278,29 @@ def test_import_keeps_dtype_tokens_and_tokenizer(source: Path, tmp_path: Path, c
 # -- what a user gets wrong --------------------------------------------------------------------------------------------
 
 
+def test_nothing_is_compared_without_verification(
+    runs: dict[int, Path], source: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same files; on a machine that is too small for the comparison too."""
+    from nbg_lightning.commands import export_weights, import_weights
+    from nbg_lightning.core import hf_folder
+
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 20}
+    for command, given in {"import": source, "export": runs[1] / "fresh/checkpoints/step-00000004"}.items():
+        main = {"export": export_weights.main, "import": import_weights.main}[command]
+        checked, out = tmp_path / f"{command}-checked", tmp_path / command
+        assert main([str(given), str(checked)]) == 0
+        assert "transformers" in capsys.readouterr().out
+        with monkeypatch.context() as small:
+            small.setattr(hf_folder.os, "sysconf", pages.__getitem__)
+            with pytest.raises(ValueError, match="--no-verify"):
+                main([str(given), str(tmp_path / "refused")])
+            assert main([str(given), str(out), "--no-verify"]) == 0
+        assert "transformers" not in capsys.readouterr().out
+        assert not (tmp_path / "refused").exists()
+        assert (out / "model.safetensors").read_bytes() == (checked / "model.safetensors").read_bytes()
+
+
 def test_core_or_base_weights_must_be_given(source: Path) -> None:
     import nbg_lightning as nbg
 
