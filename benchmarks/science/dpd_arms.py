@@ -101,15 +101,15 @@ class Arm:
         return self.opd(self.seed.student, 1.0)
 
     def steps(self, share: float, on_policy: bool = False) -> int:
-        """As many steps as what is left of a share of the budget pays for; they are charged.
+        """As many steps as a share of the rest of the budget pays for; they are charged.
 
         Args:
-            share: of the budget that may be spent by the end of these steps.
+            share: of what is left of the budget, when drawing and caching are paid, that these steps may spend.
             on_policy: the tokens of each step are drawn by the student, and read by the teacher.
         """
         one = Charges()
         self._charge(one, STEP_TOKENS, on_policy)
-        number = int((share * self.budget - self.charges.total) // one.total)
+        number = int(share * (self.budget - self.charges.total) // one.total)
         if number < 1:
             raise ValueError(f"steps is invalid: {self.settings['steps']}; drawing and caching cost more: give more")
         self._charge(self.charges, number * STEP_TOKENS, on_policy)

@@ -176,7 +176,7 @@ class Seed(Split):
 
     @cached_property
     def pairs(self) -> list[dict[str, Any]]:
-        """Pairs of right answers of the teacher and wrong ones of the student, at most two per question."""
+        """Pairs of right answers of the teacher and wrong, not empty ones of the student, at most two per question."""
         rows = []
         for asked, chosen, rejected in zip(
             self.sums["pairs"], self.right("teacher"), self.wrong("student"), strict=True
@@ -184,7 +184,7 @@ class Seed(Split):
             prompt = asked.conversation[:1]
             rows += [
                 {"prompt": prompt, "chosen": [better], "rejected": [worse]}
-                for better, worse in list(zip(chosen, rejected, strict=False))[:2]
+                for better, worse in list(zip(chosen, filter(_has_content, rejected), strict=False))[:2]
             ]
         return rows
 
@@ -201,3 +201,7 @@ class Seed(Split):
         for name in names:
             drawn = self.drawn(name)
             charges.forward(f"{name} draws", self.shape(name), drawn["tokens"], round(drawn["mean_tokens"]))
+
+
+def _has_content(answer: dict[str, Any]) -> bool:
+    return bool(answer["content"].strip())
