@@ -210,11 +210,9 @@ def _stored_data(file: File) -> list[Row]:
 def _many_shards(file: File) -> list[Row]:
     results, settings = file["results"], file["settings"]
     number = settings["sources"] * settings["parts_of_each"]
-    question = (
-        f"opening {number:,} prepared parts of {settings['sources']:,} sources (sizes compared); in a worker (integers)"
-    )
+    what = f"opening {number:,} prepared parts of {settings['sources']:,} sources (sizes compared); in a worker"
     answer = f"{results['open_seconds']:.1f} s, {results['added_peak_mb']:.0f} MB; {results['open_in_a_worker_seconds']:.1f} s"
-    return [(question, answer, "many_shards.py")]
+    return [(f"{what} (integers, 1 thread)", answer, "many_shards.py")]
 
 
 def _large_models(file: File) -> list[Row]:
