@@ -51,9 +51,8 @@ def main(argv: list[str]) -> int:
     generation = stops(tokenizer)
     if (model.folder / "generation_config.json").is_file():
         generation = read_json(model.folder / "generation_config.json")
-    if (
-        not arguments.no_verify and model.config["model_type"] in CONFIG_MAPPING
-    ):  # else only the written form can be loaded without foreign code
+    loadable = model.config["model_type"] in CONFIG_MAPPING  # else only the written form is, without foreign code
+    if loadable and not arguments.no_verify:
         if isinstance(weights, AdaptedWeights):
             source = compare_peft(weights, Path(weights.where))
         else:

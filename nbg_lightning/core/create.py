@@ -43,7 +43,8 @@ def create_model(
         torch.Size([1, 3, 512])
     """
     parallel = parallel or ParallelConfig()
-    choose_library()
+    if torch.device(device).type == "cpu":
+        choose_library()
     with torch.device("meta"):
         model = model_config(shape, parallel.float8).build()
     if lora is not None:

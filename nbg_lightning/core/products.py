@@ -35,7 +35,7 @@ _onednn: bool | None = None  # whether oneDNN is used; None until `choose_librar
 
 
 def choose_library() -> None:
-    """Decide once per process which library computes products; 15 ms. Called by `create_model`.
+    """Decide once per process which library computes products; 15 ms. Called by `create_model` for models on a CPU.
 
     Raises:
         ValueError: `LIBRARY` has another value, or names a library that is not there.

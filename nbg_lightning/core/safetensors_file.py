@@ -37,11 +37,11 @@ def write_safetensors(
         header[name] = {"dtype": _NAMES[dtype], "shape": list(shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    expected = iter(shapes.items())
+    expected = iter([(name, list(shape)) for name, shape in shapes.items()])
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, tensor in tensors:
-            if (name, list(tensor.shape)) != _listed(next(expected, None)):
+            if (name, list(tensor.shape)) != next(expected, None):
                 raise ValueError(
                     f"tensor {name} of {list(tensor.shape)} is not expected; give tensors in the order of shapes"
                 )
@@ -49,7 +49,3 @@ def write_safetensors(
     if (missing := next(expected, None)) is not None:
         raise ValueError(f"tensor {missing[0]} is missing; give all tensors of shapes")
     return end
-
-
-def _listed(item: tuple[str, Sequence[int]] | None) -> tuple[str, list[int]] | None:
-    return None if item is None else (item[0], list(item[1]))
