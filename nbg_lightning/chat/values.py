@@ -97,6 +97,17 @@ def _keys_differ(text: str, value: Any) -> bool:
     return text.count('":') == count and _SPACED_COLON.search(text) is None
 
 
+def _is_deep(value: Any) -> bool:
+    """Whether objects and lists have more than `MAX_DEPTH` levels."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [part for part in level if type(part) is dict or type(part) is list]
+        level = [each for part in level for each in (part.values() if type(part) is dict else part)]
+        if not level:
+            return False
+    return True
+
+
 def read_json(text: str, what: str) -> Any:
     """Parse JSON text.
 
@@ -105,10 +116,12 @@ def read_json(text: str, what: str) -> Any:
         what: subject and verb of the error: ``tools are``.
 
     Raises:
-        ConversationError: invalid JSON, a duplicate key, too deep nesting, or a number that is too long.
+        ConversationError: invalid JSON, a duplicate key, more than `MAX_DEPTH` levels, or a number that is too long.
     """
     try:
         value = _QUICK_DECODER.decode(text)
+        if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+            raise RecursionError  # as Python's own, which depends on what else runs
         return value if _keys_differ(text, value) else _DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ConversationError(f"{what} not JSON: {error}") from None

@@ -184,3 +184,22 @@ def test_a_key_given_twice_is_found_however_it_is_written(text):
 ])  # fmt: skip
 def test_other_json_is_read_as_ever(text):
     assert read_json(text, "the row is") == json.loads(text)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("[", "]"), ('{"a":', "}"), ('[{"a": ', "}]")], ids=["lists", "objects", "both"]
+)
+@pytest.mark.parametrize(("start", "end"), [("", ""), ('{"n": [1, {}], "b": ', "}")], ids=["alone", "below"])
+def test_64_levels_are_the_most_on_every_stack(before, after, start, end):
+    """Fewer than Python's own limit, which depends on what else runs."""
+    levels = (before.count("[") + before.count("{")) or 1
+    most = (64 - bool(start)) // levels
+    text = start + before * most + "1" + after * most + end
+    assert read_json(text, "the row is") == json.loads(text)
+    with pytest.raises(ConversationError, match="nested too deeply: 64 levels"):
+        read_json(start + before * (most + 1) + "1" + after * (most + 1) + end, "the row is")
+
+
+def test_many_objects_beside_each_other_are_not_deep():
+    text = json.dumps([{"a": [{"b": n}]} for n in range(1000)])
+    assert read_json(text, "it is") == json.loads(text)
