@@ -59,6 +59,8 @@ def choose_library() -> None:
 def _by_onednn(x_MK: Tensor, w_NK: Tensor) -> Tensor:
     if 0 in x_MK.shape:  # oneDNN has no product without rows or terms
         return F.linear(x_MK, w_NK)
+    if not (w_NK.is_contiguous() or w_NK.t().is_contiguous()):  # some columns of a matrix: a thousand times as slow
+        w_NK = w_NK.contiguous()
     # The operator that torch.compile calls for frozen weights.
     return torch.ops.mkldnn._linear_pointwise(x_MK, w_NK, None, "none", [], "")
 

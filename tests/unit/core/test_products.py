@@ -7,6 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nbg_lightning.core import LanguageModelConfig, ParallelConfig, create_model, linear_cross_entropy, products
 from nbg_lightning.core.decode import Decoder
@@ -71,6 +72,36 @@ def test_products_in_place_and_of_views(library):
             start = draw(70, 300, seed=2)
             added = products.add_product_(start.clone(), left, right)
             torch.testing.assert_close(added.double(), start.double() + exact, rtol=1e-5, atol=1e-4)
+
+
+class Weights(TorchDispatchMode):
+    """Notes the weights that oneDNN's operator gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is torch.ops.mkldnn._linear_pointwise.default:
+            self.found.append(args[1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_some_columns_of_a_wider_matrix(library):
+    """oneDNN needs a thousand times as long for weights whose rows are apart in memory, forward and backward."""
+    x, weight = draw(300, 600)[:, 100:356].requires_grad_(), draw(300, 600, seed=1)[:, :256].requires_grad_()
+    exact = tuple(tensor.detach().double().requires_grad_() for tensor in (x, weight))
+    y = products.linear(x, weight)
+    found = torch.autograd.grad(y, (x, weight), draw(300, 300, seed=2))
+    with Weights() as weights, torch.no_grad():
+        products.multiply(x, weight.t())
+        products.multiply(weight, x.t())
+    assert len(weights.found) == (2 if library else 0)
+    assert all(each.is_contiguous() or each.t().is_contiguous() for each in weights.found)
+    truth = F.linear(*exact)
+    right = torch.autograd.grad(truth, exact, draw(300, 300, seed=2).double())
+    for one, other in zip((y, *found), (truth, *right), strict=True):
+        assert (one.double() - other).norm() <= 1e-6 * other.norm()
 
 
 def test_a_large_result_is_written_in_parts(library, monkeypatch):
