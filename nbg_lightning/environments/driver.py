@@ -144,6 +144,11 @@ class EpisodeDriver:
             raise RuntimeError("the driver is not open; use it in a with block")
         return self._server.episode()
 
+    def prepare_actors(self, number: int) -> None:
+        """Start the processes of the next episodes, as many as were just played, while the engine generates."""
+        if self._server is not None:
+            self._server.fork_ahead(number)
+
 
 class _Rounds:
     """The rounds of one call of `EpisodeDriver.play`."""
@@ -182,6 +187,8 @@ class _Rounds:
                 return True
             left = max(0.0, end - time.monotonic())
             prompts = [Prompt(each.history.ids, _turn_seed(each)) for each in ready if each.history is not None]
+            if all(each.opened for each in self.live):
+                self.driver.prepare_actors(len(self.live))
             begin = time.monotonic()
             completions = self.generate(prompts, self.sampling, left)
             self._together = max(_TOGETHER, _SHARE * (time.monotonic() - begin))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from typing import Any
 
 from nbg_lightning.data.question import Question
@@ -19,6 +21,7 @@ from nbg_lightning.scoring.frames import read_frame, write_frame
 from nbg_lightning.scoring.worker import START_SECONDS
 
 _FORK = b"f"
+_MOST_AHEAD = 64  # processes forked before their episodes begin
 
 
 class EnvironmentFailed(RuntimeError):
@@ -102,6 +105,16 @@ class EpisodeProcess:
             self._ask("close", None, 1.0)
         self._kill()
 
+    def lives(self) -> bool:
+        """Whether the process of an episode that has not begun is there, or still being forked."""
+        poll = select.poll()
+        poll.register(self._link, 0)  # hanging up is always reported
+        return not poll.poll(0)
+
+    def drop(self) -> None:
+        """Close the connection of an episode that has not begun; its process then ends."""
+        self._link.close()
+
     def _ask(self, method: str, argument: Any, seconds: float) -> Any:
         descriptor, end = self._link.fileno(), time.monotonic() + seconds
         if descriptor < 0:
@@ -161,6 +174,7 @@ class EnvironmentServer:
                 "connections in reset, or set limits.isolated to false"
             ) from None
         modules = os.pathsep.join(place or os.getcwd() for place in sys.path)
+        self._spare: deque[EpisodeProcess] = deque()
         self._control, theirs = socket.socketpair()
         with theirs:
             code = (
@@ -185,11 +199,24 @@ class EnvironmentServer:
             raise ValueError(f"environment is invalid: {self._name} in a process of its own: {problem}")
 
     def episode(self) -> EpisodeProcess:
-        """A new episode.
+        """A new episode, in a process forked ahead if there is one.
 
         Raises:
             EnvironmentFailed: the server is gone.
         """
+        with contextlib.suppress(IndexError):
+            while not (spare := self._spare.pop()).lives():
+                spare.drop()
+            return spare
+        return self._fork()
+
+    def fork_ahead(self, number: int) -> None:
+        """Have processes ready for the next ``number`` episodes, at most 64; they are forked while this process goes on."""
+        with contextlib.suppress(EnvironmentFailed):  # `episode` tells it to those who need one
+            while len(self._spare) < min(number, _MOST_AHEAD):
+                self._spare.append(self._fork())
+
+    def _fork(self) -> EpisodeProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
@@ -204,6 +231,8 @@ class EnvironmentServer:
         self._control.close()
         self._process.kill()
         self._process.wait()
+        while self._spare:
+            self._spare.pop().drop()
 
 
 def _has_descriptor(stream: Any) -> bool:
