@@ -1,15 +1,17 @@
 """A GRPO step with asynchronous rollouts, engine and trainer on one core each, relative to a synchronous step on both cores.
 
     taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py
-    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --tiny
+    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --tiny --name rollouts_ahead_tiny
+    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --prompts 2 --group 4 --new-tokens 512 --name rollouts_ahead_long
 
 One model (a 5.2 M-parameter Llama), the same questions, groups, lengths, reward and loss, float32; every answer has the full
 length. ``--tiny`` uses the preset ``tiny`` and 16 questions with 8 answers of 16 tokens, like a step of configs/grpo/tiny.yaml.
-Synchronously, engine and trainer have two threads each, or one, whichever is faster; asynchronously (``rollouts: {max_staleness:
-1}``), one each, in separate processes. Sides alternate in one run. Steps are timed from the end of the first to the end of the
+Synchronously, engine and trainer have two threads each (``in_turn``: both use both cores), or one (``in_turn_one_thread``: each
+has a core, and waits for the other); asynchronously (``rollouts: {max_staleness: 1}``), one each, in separate processes. The
+ratios to both are in the result. Sides alternate in one run. Steps are timed from the end of the first to the end of the
 last in wall-clock time, since idle time matters: run it on an otherwise idle machine (``load`` in the result shows whether it
-was). ``best`` is the ratio that no scheduling could beat: the slower of both sides on its core, relative to the synchronous
-step; ``even`` is that ratio if both took the same time.
+was). ``best`` is the ratio that no scheduling could beat: the slower of both sides on its core, relative to the faster
+synchronous step; ``even`` is that ratio if both took the same time. Long answers of few questions take both sides the same time.
 """
 
 from __future__ import annotations
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=64, help="tokens per answer")
     parser.add_argument("--budget", type=int, default=4096, help="positions per forward of the trainer")
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--name", default="rollouts_ahead", help="name of the result")
     parser.add_argument("--tiny", action="store_true", help="a small model and short answers")
     arguments = parser.parse_args()
     arguments.threads = 2
@@ -92,6 +95,7 @@ def main() -> None:
     work = [seconds["ahead"][name] for name in WORK]
     results = {
         "ahead_over_in_turn": ratio(steps["ahead"], steps[faster]),
+        "ahead_over_one_thread_each": ratio(steps["ahead"], steps["in_turn_one_thread"]),
         "compared_with": faster,
         "best": max(work) / seconds[faster]["step"],
         "even": sum(work) / len(work) / seconds[faster]["step"],
@@ -99,7 +103,7 @@ def main() -> None:
         "seconds_of_a_step": steps,
         "load": {"before": load[0], "after": load[1], "cores": len(os.sched_getaffinity(0))},
     }
-    write_result("rollouts_ahead_tiny" if arguments.tiny else "rollouts_ahead", vars(arguments), results)
+    write_result(arguments.name, vars(arguments), results)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ MEASUREMENTS = {
     ),
     "pretrain": Measurement("pretrain", threads=2, quick=f"{_FEW} --core tiny --steps-per-block 1", peers=True),
     "sft": Measurement(
-        "sft", threads=2, arguments="--compile", quick=f"{_FEW} --steps 5 --conversations 400", peers=True
+        "sft", threads=2, arguments="--compile --repeats 3", quick=f"{_FEW} --steps 5 --conversations 400", peers=True
     ),
     "dpd": Measurement("dpd", threads=2, arguments="--steps 4 --repeats 3", quick=f"{_FEW} --steps 2", peers=True),
     "dpd_half_prompts": Measurement(
@@ -100,6 +100,12 @@ MEASUREMENTS = {
     "large_models": Measurement("large_models", quick="--start nano --write tiny --ranks 2"),
     "rollouts_ahead": Measurement(
         "rollouts_ahead", threads=2, quick=f"{_FEW} --steps 3 --prompts 2 --group 4 --new-tokens 16"
+    ),
+    "rollouts_ahead_long": Measurement(
+        "rollouts_ahead",
+        threads=2,
+        arguments="--name rollouts_ahead_long --prompts 2 --group 4 --new-tokens 512",
+        quick=f"{_FEW} --steps 3 --new-tokens 16",
     ),
     "grpo": Measurement("grpo", threads=2, quick=f"{_FEW} --steps 2 --new-tokens 16", peers=True),
     "grpo_long_prompts": Measurement(
