@@ -45,7 +45,7 @@ def write_safetensors(
                 raise ValueError(
                     f"tensor {name} of {list(tensor.shape)} is not expected; give tensors in the order of shapes"
                 )
-            tensor.to(dtype).contiguous().flatten().view(torch.uint8).numpy().tofile(file)
+            file.write(tensor.to("cpu", dtype).contiguous().flatten().view(torch.uint8).numpy().data)
     if (missing := next(expected, None)) is not None:
         raise ValueError(f"tensor {missing[0]} is missing; give all tensors of shapes")
     return end

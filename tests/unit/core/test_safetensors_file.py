@@ -1,5 +1,9 @@
 """Files written tensor by tensor are those that safetensors reads."""
 
+import errno
+import resource
+import signal
+
 import pytest
 import torch
 from safetensors import safe_open
@@ -57,3 +61,19 @@ def test_one_tensor_is_held_at_a_time(tmp_path):
 def test_other_tensors_than_announced_are_refused(tmp_path, change, named):
     with pytest.raises(ValueError, match=named):
         write_safetensors(tmp_path / "file", SHAPES, torch.float32, change(list(tensors().items())))
+
+
+@pytest.fixture
+def little_room():
+    """Files of this process may have 10,000 bytes."""
+    limits, action = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, action)
+
+
+def test_no_room_within_a_tensor_says_the_cause(tmp_path, little_room):
+    with pytest.raises(OSError, match="too large") as caught:
+        write_safetensors(tmp_path / "file", {"a": (5000,)}, torch.float32, [("a", torch.zeros(5000))])
+    assert caught.value.errno == errno.EFBIG
