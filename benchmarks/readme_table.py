@@ -127,6 +127,27 @@ def _grpo(file: File) -> list[Row]:
     return [(f"{question} (fp32, {_threads(file)})", _spread(file["results"]["ours_over_better_trl_wall"]), "grpo.py")]
 
 
+def _rollouts_ahead(file: File) -> list[Row]:
+    settings, results = file["settings"], file["results"]
+    size = f"{settings['prompts'] * settings['group']} answers of {settings['new_tokens']} tokens"
+    question = (
+        "a GRPO step with `rollouts: {max_staleness: 1}`, engine and trainer on a core each, over one after the other, each on "
+        f"its core; each on both cores; {size} (fp32)"
+    )
+    answer = _spreads(results["ahead_over_one_thread_each"], results["ahead_over_in_turn"])
+    return [(question, answer, "rollouts_ahead.py")]
+
+
+def _episodes(file: File) -> list[Row]:
+    results = file["results"]
+    question = (
+        f"episodes of three turns over the engine alone, seconds; processor time of all processes (preset "
+        f"`{file['settings']['preset']}`, {file['settings']['new_tokens']} tokens a turn, fp32, {_threads(file)})"
+    )
+    answer = _spreads(results["wall_episodes_over_engine"], results["episodes_over_engine"])
+    return [(question, answer, "episodes.py")]
+
+
 def _generation(file: File) -> list[Row]:
     over = file["native_over"]
     label = {"float32": "fp32", "bfloat16": "bf16"}[file["config"]["dtype"]]
@@ -237,6 +258,10 @@ TABLES: dict[str, Callable[[File], list[Row]]] = {  # by result, in the order of
     "dpd_half_prompts": _half_prompts,
     "grpo": _grpo,
     "grpo_long_prompts": _grpo,
+    "rollouts_ahead": _rollouts_ahead,
+    "rollouts_ahead_long": _rollouts_ahead,
+    "episodes": _episodes,
+    "episodes_small": _episodes,
     "choices": _choices,
     "generation_fp32_1thread": _generation,
     "generation_fp32_2threads": _generation,

@@ -1,8 +1,9 @@
 """A GRPO step with asynchronous rollouts, engine and trainer on one core each, relative to a synchronous step on both cores.
 
     taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py
-    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --tiny --name rollouts_ahead_tiny
-    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --prompts 2 --group 4 --new-tokens 512 --name rollouts_ahead_long
+    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --name rollouts_ahead_tiny --tiny
+    taskset -c 0,1 python benchmarks/performance/rollouts_ahead.py --name rollouts_ahead_long \\
+        --prompts 2 --group 4 --new-tokens 512
 
 One model (a 5.2 M-parameter Llama), the same questions, groups, lengths, reward and loss, float32; every answer has the full
 length. ``--tiny`` uses the preset ``tiny`` and 16 questions with 8 answers of 16 tokens, like a step of configs/grpo/tiny.yaml.
