@@ -63,6 +63,11 @@ MODULES: Mapping[str, str] = {
     **_of("rollout", "rl", "metrics pass_rate rollouts"),
     "schedule_report": "schedule.plan",
     "schedules": "schedule.curriculum",
+    **_of(
+        "scoring",
+        "scoring.mathematics",
+        "algebra compare cursor expressions limits quantities reader tokens unit_table units values",
+    ),
     "testing_damage": "testing.damage",
     "testing_grpo": "testing.grpo",
 }

@@ -9,13 +9,13 @@ from nbg_lightning.data.golds import LETTERS, Choices, right_choice
 from nbg_lightning.data.question import Question
 from nbg_lightning.rewards.protocol import Group, Reward, RewardResult
 from nbg_lightning.scoring.boxes import boxed
-from nbg_lightning.scoring.compare import Pairs, compare
 from nbg_lightning.scoring.letters import extract_letter
+from nbg_lightning.scoring.mathematics.compare import Pairs, compare
+from nbg_lightning.scoring.mathematics.reader import read
+from nbg_lightning.scoring.mathematics.values import Unread, Value
 from nbg_lightning.scoring.places import extract_expression, extract_value
 from nbg_lightning.scoring.pool import Outcome, VerifierPool
-from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.symbolic import SymbolicCheck
-from nbg_lightning.scoring.values import Unread, Value
 
 Find = Literal["boxed", "announced", "number"]
 """Where an answer is looked for: in the last ``\\boxed{}`` only; else also after "the answer is" and in the last formula;

@@ -1,8 +1,7 @@
 """Extraction of a model's final answer, and the decision whether it is correct.
 
-A model's output is hostile input: answers are located in linear time (`places`, `letters`), parsed by one bounded grammar
-(`reader`, with limits in `limits`), and compared exactly (`compare`, whose table defines equality). Rewards, benchmarks and
-builders use the same functions.
+A model's output is hostile input: answers are located in linear time (`places`, `letters`), parsed by one bounded grammar and
+compared exactly (`mathematics`). Rewards, benchmarks and builders use the same functions.
 
 **A wrong, unreadable, hostile or too long answer is wrong**: score 0, with the reason. `error` is reserved for failures not
 caused by the model: an unreadable gold answer, a worker that dies, an unavailable engine.

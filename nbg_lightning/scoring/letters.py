@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 from nbg_lightning.scoring.boxes import boxed, tagged
 from nbg_lightning.scoring.characters import plain_characters
-from nbg_lightning.scoring.compare import compare
-from nbg_lightning.scoring.cursor import plain_words
-from nbg_lightning.scoring.limits import MAX_PLACES
+from nbg_lightning.scoring.mathematics.compare import compare
+from nbg_lightning.scoring.mathematics.cursor import plain_words
+from nbg_lightning.scoring.mathematics.limits import MAX_PLACES
+from nbg_lightning.scoring.mathematics.reader import read
 from nbg_lightning.scoring.places import announced, sentence
-from nbg_lightning.scoring.reader import read
 
 SEVERAL = "several options are named"
 NONE = "no option is named"

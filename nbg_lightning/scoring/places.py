@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 from nbg_lightning.scoring.boxes import boxed, formulas, last_formula, tagged
 from nbg_lightning.scoring.characters import plain_characters
-from nbg_lightning.scoring.compare import value_of
-from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_GAP, MAX_PLACES
-from nbg_lightning.scoring.reader import read
-from nbg_lightning.scoring.units import is_unit
-from nbg_lightning.scoring.values import Collection, Number, Text, Unread, Value
+from nbg_lightning.scoring.mathematics.compare import value_of
+from nbg_lightning.scoring.mathematics.limits import MAX_ANSWER, MAX_GAP, MAX_PLACES
+from nbg_lightning.scoring.mathematics.reader import read
+from nbg_lightning.scoring.mathematics.units import is_unit
+from nbg_lightning.scoring.mathematics.values import Collection, Number, Text, Unread, Value
 
 _MARKUP = r"[\s*_~`\"')\]]{0,6}"
 _ANNOUNCEMENT = re.compile(

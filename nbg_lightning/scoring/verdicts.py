@@ -11,14 +11,14 @@ from fractions import Fraction
 
 from nbg_lightning.scoring.boxes import boxed, tagged
 from nbg_lightning.scoring.characters import plain_characters
-from nbg_lightning.scoring.compare import Pairs, compare, value_of
 from nbg_lightning.scoring.fences import code_blocks
 from nbg_lightning.scoring.letters import extract_letter
+from nbg_lightning.scoring.mathematics.compare import Pairs, compare, value_of
+from nbg_lightning.scoring.mathematics.reader import read
+from nbg_lightning.scoring.mathematics.values import Number, Unread
 from nbg_lightning.scoring.places import announced, extract_expression, extract_value
-from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.result import NOT_FOUND as NOT_FOUND
 from nbg_lightning.scoring.result import Verdict, failure, unreadable
-from nbg_lightning.scoring.values import Number, Unread
 from nbg_lightning.scoring.verifier import VerifierError, shared_verifier
 
 # -- numbers -----------------------------------------------------------------------------------------------------------

@@ -35,12 +35,12 @@ from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
 from nbg_lightning.scoring.fences import code_blocks
 from nbg_lightning.scoring.judgements import read_pairwise, read_score, read_yes_or_no
 from nbg_lightning.scoring.letters import extract_letter
+from nbg_lightning.scoring.mathematics.reader import read
+from nbg_lightning.scoring.mathematics.units import read_unit, read_upright
 from nbg_lightning.scoring.places import announced, extract_expression, extract_value
 from nbg_lightning.scoring.programs import extract_program
-from nbg_lightning.scoring.reader import read
 from nbg_lightning.scoring.refusal import is_refusal
 from nbg_lightning.scoring.rubric import read_criteria, read_marks
-from nbg_lightning.scoring.units import read_unit, read_upright
 from nbg_lightning.scoring.verdicts import (
     extract_answer,
     extract_number,

@@ -18,8 +18,8 @@ from pathlib import Path
 from answer_forms import CASES
 from math_verify import parse, verify
 
-from nbg_lightning.scoring.reader import read
-from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
+from nbg_lightning.scoring.mathematics.reader import read
+from nbg_lightning.scoring.mathematics.values import Collection, Equation, Number, Text, Unread, Value
 
 SECONDS = 5
 _FLEXIBLE = re.compile(r"(-?[$0-9.,]{2,})|(-?[0-9]+)")

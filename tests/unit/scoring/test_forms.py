@@ -7,8 +7,8 @@ from answer_forms import ASKED, CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nbg_lightning.scoring.compare import compare
-from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.mathematics.compare import compare
+from nbg_lightning.scoring.mathematics.reader import read
 from nbg_lightning.scoring.verdicts import score_math
 
 

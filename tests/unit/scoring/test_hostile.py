@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from nbg_lightning.scoring.boxes import boxed, last_formula, tagged
 from nbg_lightning.scoring.characters import plain_characters
-from nbg_lightning.scoring.compare import compare
 from nbg_lightning.scoring.letters import extract_letter
+from nbg_lightning.scoring.mathematics.compare import compare
+from nbg_lightning.scoring.mathematics.reader import read
+from nbg_lightning.scoring.mathematics.units import read_unit, read_upright
 from nbg_lightning.scoring.places import extract_expression, extract_value
-from nbg_lightning.scoring.reader import read
-from nbg_lightning.scoring.units import read_unit, read_upright
 from nbg_lightning.scoring.verdicts import extract_answer, score_exact, score_letter, score_math, score_number
 
 PIECES = [

@@ -3,8 +3,8 @@
 import pytest
 
 from nbg_lightning.rewards.math import extract_from
-from nbg_lightning.scoring.compare import compare
-from nbg_lightning.scoring.reader import read
+from nbg_lightning.scoring.mathematics.compare import compare
+from nbg_lightning.scoring.mathematics.reader import read
 from nbg_lightning.scoring.verdicts import score_math, score_number
 
 NUMBERS = r"""

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import constants
 
-from nbg_lightning.scoring.compare import compare
-from nbg_lightning.scoring.reader import read
-from nbg_lightning.scoring.unit_table import PREFIX_WORDS, PREFIXES, ROWS
-from nbg_lightning.scoring.units import Unit, read_unit
+from nbg_lightning.scoring.mathematics.compare import compare
+from nbg_lightning.scoring.mathematics.reader import read
+from nbg_lightning.scoring.mathematics.unit_table import PREFIX_WORDS, PREFIXES, ROWS
+from nbg_lightning.scoring.mathematics.units import Unit, read_unit
 
 # SI units by their powers of m, kg, s, A, K, mol, cd and rad (SI brochure, tables 2 to 5), others by their value in them.
 M, KG, S, A, K, MOL, CD, RAD = (tuple(int(i == j) for j in range(8)) for i in range(8))

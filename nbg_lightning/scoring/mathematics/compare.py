@@ -30,11 +30,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, atom, constant
-from nbg_lightning.scoring.cursor import plain_words
-from nbg_lightning.scoring.limits import LimitError
-from nbg_lightning.scoring.units import Unit, unit_of_symbols
-from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
+from nbg_lightning.scoring.mathematics.algebra import Quotient, QuotientArithmetic, atom, constant
+from nbg_lightning.scoring.mathematics.cursor import plain_words
+from nbg_lightning.scoring.mathematics.limits import LimitError
+from nbg_lightning.scoring.mathematics.units import Unit, unit_of_symbols
+from nbg_lightning.scoring.mathematics.values import Collection, Equation, Number, Text, Unread, Value
 
 Pairs = tuple[tuple[str, str], ...]
 """Gold and answer as LaTeX pairs, all of which a mathematics parser must find equal."""
@@ -46,7 +46,7 @@ def compare(gold: Value, found: Value) -> Equality:
     r"""Whether an answer equals the gold value: decided, or the pairs to be checked.
 
     Example:
-        >>> from nbg_lightning.scoring.reader import read
+        >>> from nbg_lightning.scoring.mathematics.reader import read
         >>> compare(read("3,5,7"), read(r"\{7, 5, 3\}")), compare(read("3"), read("2=3")), compare(read("1"), read(r"\sin x"))
         (True, False, (('1', '\\sin x'),))
     """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from nbg_lightning.scoring.limits import MAX_NESTING, LimitError, OpenError, UnreadableError
-from nbg_lightning.scoring.tokens import CODES, NAMES, Token
+from nbg_lightning.scoring.mathematics.limits import MAX_NESTING, LimitError, OpenError, UnreadableError
+from nbg_lightning.scoring.mathematics.tokens import CODES, NAMES, Token
 
 _WRITTEN = {"degree": "\\circ", "reals": "\\mathbb{R}"}
 _PUNCTUATION = re.compile(r"[^\w+/-]+")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
-from nbg_lightning.scoring.algebra import Quotient
-from nbg_lightning.scoring.units import Unit
+from nbg_lightning.scoring.mathematics.algebra import Quotient
+from nbg_lightning.scoring.mathematics.units import Unit
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from fractions import Fraction
 from math import floor, isqrt
 from typing import NamedTuple
 
-from nbg_lightning.scoring.limits import (
+from nbg_lightning.scoring.mathematics.limits import (
     MAX_BITS,
     MAX_OPERATIONS,
     MAX_POWER,

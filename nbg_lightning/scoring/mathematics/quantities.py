@@ -7,11 +7,11 @@
 
 from __future__ import annotations
 
-from nbg_lightning.scoring.algebra import constant
-from nbg_lightning.scoring.expressions import CURRENCIES, ExpressionReader
-from nbg_lightning.scoring.limits import UnreadableError
-from nbg_lightning.scoring.units import GREEK_SYMBOLS, Unit, read_unit, scale_of
-from nbg_lightning.scoring.values import Number
+from nbg_lightning.scoring.mathematics.algebra import constant
+from nbg_lightning.scoring.mathematics.expressions import CURRENCIES, ExpressionReader
+from nbg_lightning.scoring.mathematics.limits import UnreadableError
+from nbg_lightning.scoring.mathematics.units import GREEK_SYMBOLS, Unit, read_unit, scale_of
+from nbg_lightning.scoring.mathematics.values import Number
 
 
 class QuantityReader(ExpressionReader):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, MAX_NESTING, LimitError, UnreadableError
-from nbg_lightning.scoring.units import POWERS, is_unit, read_unit, read_upright
+from nbg_lightning.scoring.mathematics.limits import MAX_ANSWER, MAX_ELEMENTS, MAX_NESTING, LimitError, UnreadableError
+from nbg_lightning.scoring.mathematics.units import POWERS, is_unit, read_unit, read_upright
 
 TokenKind = Literal["number", "letter", "word", "command", "text", "sign", "open", "close", "comma", "begin", "end"]
 

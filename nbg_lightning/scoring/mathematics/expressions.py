@@ -17,11 +17,11 @@ from fractions import Fraction
 from itertools import takewhile
 from math import comb, factorial
 
-from nbg_lightning.scoring.algebra import Quotient, QuotientArithmetic, atom, constant
-from nbg_lightning.scoring.cursor import Cursor, is_word, unexpected
-from nbg_lightning.scoring.limits import MAX_DIGITS, MAX_EXPONENT, LimitError, OpenError, UnreadableError
-from nbg_lightning.scoring.tokens import CODES, Token
-from nbg_lightning.scoring.units import CAPITALS, GREEK_SYMBOLS, SYMBOLS, Unit, read_unit
+from nbg_lightning.scoring.mathematics.algebra import Quotient, QuotientArithmetic, atom, constant
+from nbg_lightning.scoring.mathematics.cursor import Cursor, is_word, unexpected
+from nbg_lightning.scoring.mathematics.limits import MAX_DIGITS, MAX_EXPONENT, LimitError, OpenError, UnreadableError
+from nbg_lightning.scoring.mathematics.tokens import CODES, Token
+from nbg_lightning.scoring.mathematics.units import CAPITALS, GREEK_SYMBOLS, SYMBOLS, Unit, read_unit
 
 _GREEK = {
     *(

@@ -6,7 +6,7 @@
     item        = [ variable "∈" ] side { "=" side }
     side        = bracketed { "∪" bracketed } | matrix | quantity
     bracketed   = "(" items ")" | "[" items "]" | "\\{" items "\\}"   with a comma inside, or in braces; half-open ones too
-    quantity    = see `nbg_lightning.scoring.quantities`
+    quantity    = see `nbg_lightning.scoring.mathematics.quantities`
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from nbg_lightning.scoring.algebra import QuotientArithmetic, atom, constant
 from nbg_lightning.scoring.characters import plain_characters
-from nbg_lightning.scoring.cursor import is_word, plain_words, unexpected, written
-from nbg_lightning.scoring.expressions import PlusMinusError, exact_number
-from nbg_lightning.scoring.limits import MAX_ANSWER, MAX_ELEMENTS, LimitError, OpenError, UnreadableError
-from nbg_lightning.scoring.quantities import QuantityReader
-from nbg_lightning.scoring.tokens import Token, tokenize
-from nbg_lightning.scoring.values import Collection, Equation, Number, Text, Unread, Value
+from nbg_lightning.scoring.mathematics.algebra import QuotientArithmetic, atom, constant
+from nbg_lightning.scoring.mathematics.cursor import is_word, plain_words, unexpected, written
+from nbg_lightning.scoring.mathematics.expressions import PlusMinusError, exact_number
+from nbg_lightning.scoring.mathematics.limits import MAX_ANSWER, MAX_ELEMENTS, LimitError, OpenError, UnreadableError
+from nbg_lightning.scoring.mathematics.quantities import QuantityReader
+from nbg_lightning.scoring.mathematics.tokens import Token, tokenize
+from nbg_lightning.scoring.mathematics.values import Collection, Equation, Number, Text, Unread, Value
 
 _AROUND = " \t\r\n*`\"'$"  # Markdown, quotes, formula delimiters
 _RELATIONS = {"<", ">", "le", "ge", "ne", "equiv", "cong", "sim", "mid", "subset", "subseteq", "notin", "to"}

@@ -9,8 +9,17 @@ from fractions import Fraction
 from functools import lru_cache
 from itertools import islice, permutations
 
-from nbg_lightning.scoring.limits import UnreadableError
-from nbg_lightning.scoring.unit_table import ALIASES, ALSO, AMOUNTS, PREFIX_WORDS, PREFIXES, ROWS, TURNS, ZEROS
+from nbg_lightning.scoring.mathematics.limits import UnreadableError
+from nbg_lightning.scoring.mathematics.unit_table import (
+    ALIASES,
+    ALSO,
+    AMOUNTS,
+    PREFIX_WORDS,
+    PREFIXES,
+    ROWS,
+    TURNS,
+    ZEROS,
+)
 
 _MOST_POWER = 9
 _MOST_FACTORS = 6
