@@ -1,6 +1,7 @@
 """Are right answers shorter under `LengthBudgetReward`, and as often right? One model, trained with the budget and without.
 
     python benchmarks/science/length_control.py --seeds 1 2 3 4 5
+    python benchmarks/science/length_control.py --quantile 0.5 --name length_control_median --folder runs/length-control-median
 
 The task is that of `stages.py` with sums of two digits, worked out in the reasoning. There are 200 of them, of which SFT shows
 100 many times, so that the model knows most; in a conversation the sum is worked out one to four times, with equal frequency, so
@@ -134,6 +135,7 @@ def gathered(runs: dict[int, dict[str, Any]]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/length-control"))
+    parser.add_argument("--name", default="length_control", help="name of the result")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
     parser.add_argument("--test", type=int, default=40, help="number of test questions")
     parser.add_argument("--questions", type=int, default=60, help="number of questions for GRPO")
@@ -159,8 +161,8 @@ def main() -> None:
     quiet(arguments.threads)
     runs = {seed: Experiment(arguments, seed).run() for seed in arguments.seeds}
     results = gathered(runs)
-    settings = {name: value for name, value in vars(arguments).items() if name != "folder"}
-    write_result("length_control", settings | {"model": MODEL}, results)
+    settings = {name: value for name, value in vars(arguments).items() if name not in ("folder", "name")}
+    write_result(arguments.name, settings | {"model": MODEL}, results)
     print(f"shorter by {told(results['shorter_share'])} of the length")
     print(f"accuracy {told(results['accuracy'])}")
 
