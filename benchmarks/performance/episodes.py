@@ -20,13 +20,13 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from echo import TURNS, Echo
-from paired import paired_seconds, ratio, write_result
+from paired import ratio, write_result
 
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.data.question import Question
@@ -50,6 +50,26 @@ def environment_seconds() -> float:
     children = [pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
     stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in children]
     return sum(int(ticks) for stat in stats for ticks in stat[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def both_seconds(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Wall-clock and processor seconds of each side, in alternation, after one warm-up.
+
+    After a side, environments are closed and the next ones forked; this counts as processor time, not as time of the caller.
+    """
+    seconds: dict[str, dict[str, list[float]]] = {
+        clock: {name: [] for name in sides} for clock in ("wall", "processor")
+    }
+    for repeat in range(-1, repeats):
+        for name in list(sides) if repeat % 2 else list(reversed(sides)):
+            used, begin = processor_seconds(), time.perf_counter()
+            sides[name]()
+            wall = time.perf_counter() - begin
+            time.sleep(0.3)
+            if repeat >= 0:
+                seconds["wall"][name].append(wall)
+                seconds["processor"][name].append(processor_seconds() - used)
+    return seconds
 
 
 class Recorder:
@@ -121,17 +141,17 @@ def main() -> None:
 
             sides = {"episodes": episodes.play, "engine": alone}
             before = environment_seconds()
-            seconds = paired_seconds(sides, options.repeats, processor_seconds)
+            seconds = both_seconds(sides, options.repeats)
             environments = (environment_seconds() - before) / (options.repeats + 1)
-            wall = paired_seconds(sides, options.repeats)
             slow = episodes.before_a_slow_tool()
-    added = [one - other for one, other in zip(seconds["episodes"], seconds["engine"], strict=True)]
+    wall, processor = seconds["wall"], seconds["processor"]
+    added = [one - other for one, other in zip(processor["episodes"], processor["engine"], strict=True)]
     turns = TURNS * options.episodes
     results = {
-        "processor_seconds": {name: statistics.median(each) for name, each in seconds.items()},
-        "episodes_over_engine": ratio(seconds["episodes"], seconds["engine"]),
         "wall_seconds": {name: statistics.median(each) for name, each in wall.items()},
         "wall_episodes_over_engine": ratio(wall["episodes"], wall["engine"]),
+        "processor_seconds": {name: statistics.median(each) for name, each in processor.items()},
+        "episodes_over_engine": ratio(processor["episodes"], processor["engine"]),
         "processor_milliseconds_of_a_turn": 1000 * statistics.median(added) / turns,
         "environment_milliseconds_of_a_turn": 1000 * environments / turns,
         "rounds": len(drawn),

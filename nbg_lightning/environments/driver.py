@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -78,6 +78,7 @@ class EpisodeDriver:
     def __init__(self, environment: Environment, window: int | None = None):
         self.environment, self.window = environment, window
         self._server: EnvironmentServer | None = None
+        self._threads: ThreadPoolExecutor | None = None
 
     @property
     def limits(self) -> EpisodeLimits:
@@ -90,6 +91,9 @@ class EpisodeDriver:
         return self
 
     def __exit__(self, *_: object) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown()  # when all episodes are closed
         server, self._server = self._server, None
         if server is not None:
             server.close()
@@ -121,11 +125,9 @@ class EpisodeDriver:
             for place, (question, prompt) in enumerate(zip(questions, prompts, strict=True))
             for sample in range(sampling.n)
         ]
-        with ExitStack() as stack:
-            threads = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="environment")
-            stack.callback(threads.shutdown)
-            rounds = _Rounds(self, live, format, replace(sampling, n=1), generate, threads)
-            stack.callback(rounds.close)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="environment")
+        with closing(_Rounds(self, live, format, replace(sampling, n=1), generate, self._threads)) as rounds:
             finished = rounds.run(deadline)
         if not finished:
             return None
@@ -198,14 +200,16 @@ class _Rounds:
                     self._waiting[self.threads.submit(self._step, each, read)] = each
 
     def close(self) -> None:
-        """Close the environments; those that are still computing are killed."""
+        """Have the environments closed while the caller goes on; those that are still computing are killed."""
         for each in self._waiting.values():
             if each.actor is not None:
                 each.actor.interrupt()
         for future in self._waiting:
             future.cancel()
         wait(self._waiting)
-        list(self.threads.map(_close, self.live))
+        for each in self.live:
+            if each.actor is not None:
+                self.threads.submit(_close, each)
 
     def _open_more(self) -> None:
         """Open as many episodes as there are free places."""
