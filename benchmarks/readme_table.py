@@ -132,7 +132,7 @@ def _rollouts_ahead(file: File) -> list[Row]:
     size = f"{settings['prompts'] * settings['group']} answers of {settings['new_tokens']} tokens"
     question = (
         "a GRPO step with `rollouts: {max_staleness: 1}`, engine and trainer on a core each, over one after the other, each on "
-        f"its core; each on both cores; {size} (fp32)"
+        f"its core; each on both cores; {size} (fp32, 1 thread each)"
     )
     answer = _spreads(results["ahead_over_one_thread_each"], results["ahead_over_in_turn"])
     return [(question, answer, "rollouts_ahead.py")]
