@@ -85,7 +85,7 @@ def bytes_of(value, seen):
         return 0
     seen.add(id(value))
     parts = value.items() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
-    inside = list(parts) + [vars(value)] * hasattr(value, "__dict__")
+    inside = [*parts, getattr(value, "__dict__", None)]
     return sys.getsizeof(value) + sum(bytes_of(each, seen) for each in inside)
 
 
