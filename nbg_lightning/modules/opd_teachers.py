@@ -99,7 +99,7 @@ class OnPolicyTeachers:
         self._weights: dict[int, str] = {i: t for i, t in enumerate(given) if isinstance(t, str)}
         if self._served and temperature != 1:
             raise ValueError(
-                f"divergence.temperature is invalid: {temperature}; a server says nothing of the tail at another than 1: give "
+                f"divergence.temperature is invalid: {temperature}; a server gives the tail's mass at temperature 1 only; give "
                 "the teacher's weights, or 1"
             )
         self.names = [str(t.url if isinstance(t, ServerTeacher) else t) for t in given]

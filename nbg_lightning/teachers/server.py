@@ -120,7 +120,7 @@ class ServerTeacher(ServerEngine):
         """
         if temperature != 1:
             raise ValueError(
-                f"temperature is invalid: {temperature}; a server says nothing of the tail at another than 1: use the "
+                f"temperature is invalid: {temperature}; a server gives the tail's mass at temperature 1 only; use the "
                 "teacher's weights"
             )
         if self._client is None:
