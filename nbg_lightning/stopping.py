@@ -190,13 +190,15 @@ class StopHandler:
     # -- in a thread, which also hears what comes while the main thread waits for another rank -------------------------------
 
     def _watch(self, reader: socket.socket) -> None:
+        poll = select.poll()
+        poll.register(reader, select.POLLIN)
         first: float | None = None
         unheard: float | None = None  # when a signal came that its block has not handled
         while True:
             wait = None
             if first is not None and (self.phase != "training" or self._finished):
                 wait = max(0.0, max(first, self._since) + GRACE_SECONDS - time.monotonic())
-            if not select.select([reader], [], [], wait)[0]:
+            if not poll.poll(None if wait is None else 1000 * wait):
                 self._leave()
             for number in set(reader.recv(64)) & STOP_SIGNALS:
                 now = time.monotonic()

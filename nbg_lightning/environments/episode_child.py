@@ -57,8 +57,8 @@ def _reap(*_: object) -> None:
 
 def _act(environment: Environment, descriptor: int) -> None:
     """Play one episode."""
-    write_frame(descriptor, pickle.dumps(os.getpid()), None)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError):  # also when it was forked ahead, and is not needed
+        write_frame(descriptor, pickle.dumps(os.getpid()), None)
         while True:
             method, argument = pickle.loads(read_frame(descriptor, None))
             try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import select
 import shutil
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from nbg_lightning.data.question import Question
 from nbg_lightning.data.question_sources import Place, RowQuestions
 from nbg_lightning.environments import verifiers_child
 from nbg_lightning.environments.environment import Environment, EpisodeLimits, ModelTurn, Opening, Reply, Turn
+from nbg_lightning.scoring.frames import is_ready
 
 ROW = "verifiers"
 """In the data of a question: the row of the environment's data that it is."""
@@ -235,11 +237,9 @@ def _line(descriptor: int, end: float) -> bytes:
     Raises:
         TimeoutError: it did not come in time.
     """
-    import select
-
     parts: list[bytes] = []
     while not parts or not parts[-1].endswith(b"\n"):
-        if not select.select([descriptor], [], [], max(0.0, end - time.monotonic()))[0]:
+        if not is_ready(descriptor, select.POLLIN, end):
             raise TimeoutError(f"it did not load within {LOAD_SECONDS:g} s")
         part = os.read(descriptor, 1 << 20)
         if not part:

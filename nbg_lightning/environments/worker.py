@@ -217,7 +217,12 @@ class EnvironmentServer:
                 self._spare.append(self._fork())
 
     def _fork(self) -> EpisodeProcess:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise EnvironmentFailed(
+                f"an episode of {self._name} cannot be opened: {error.strerror}; raise ulimit -n, or set limits.open_at_once"
+            ) from None
         with theirs:
             try:
                 socket.send_fds(self._control, [_FORK], [theirs.fileno()])

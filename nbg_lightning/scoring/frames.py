@@ -24,7 +24,7 @@ def write_frame(descriptor: int, content: bytes, end: float | None) -> None:
     """
     rest = memoryview(_HEADER.pack(len(content)) + content)
     while rest:
-        if not select.select([], [descriptor], [], _left(end))[1]:
+        if not is_ready(descriptor, select.POLLOUT, end):
             raise TimeoutError
         rest = rest[os.write(descriptor, rest) :]
 
@@ -44,7 +44,7 @@ def read_frame(descriptor: int, end: float | None) -> bytes:
     def exactly(count: int) -> bytes:
         data = bytearray()
         while len(data) < count:
-            if not select.select([descriptor], [], [], _left(end))[0]:
+            if not is_ready(descriptor, select.POLLIN, end):
                 raise TimeoutError
             part = os.read(descriptor, count - len(data))
             if not part:
@@ -55,5 +55,16 @@ def read_frame(descriptor: int, end: float | None) -> bytes:
     return exactly(*_HEADER.unpack(exactly(_HEADER.size)))
 
 
-def _left(end: float | None) -> float | None:
-    return None if end is None else max(0.0, end - time.monotonic())
+def is_ready(descriptor: int, event: int, end: float | None) -> bool:
+    """Wait until a descriptor can be read or written, or its other end is closed.
+
+    Unlike `select.select`, which takes no descriptor above 1,023, it works with any number of open files.
+
+    Args:
+        descriptor: the descriptor.
+        event: ``select.POLLIN`` or ``select.POLLOUT``.
+        end: deadline on the monotonic clock; None for no limit.
+    """
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(None if end is None else 1000 * max(0.0, end - time.monotonic())))

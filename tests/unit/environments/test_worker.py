@@ -1,6 +1,7 @@
 """Processes forked ahead of their episodes: each is used once, in its first state, and none is left over."""
 
 import os
+import resource
 import signal
 import time
 
@@ -86,3 +87,17 @@ def test_number_ahead_is_bounded_and_all_end_with_the_server(server):
     server.fork_ahead(2)
     with pytest.raises(EnvironmentFailed, match="is gone"):
         server.episode()
+
+
+def test_too_many_open_files_are_an_error_of_the_episode(server):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        with pytest.raises(
+            EnvironmentFailed, match=r"Too many open files; raise ulimit -n, or set limits\.open_at_once"
+        ):
+            server.episode()
+        server.fork_ahead(3)  # does without
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert play(server.episode())[1] == 2
