@@ -65,7 +65,7 @@ def both_seconds(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str,
             used, begin = processor_seconds(), time.perf_counter()
             sides[name]()
             wall = time.perf_counter() - begin
-            time.sleep(0.3)
+            time.sleep(0.1)
             if repeat >= 0:
                 seconds["wall"][name].append(wall)
                 seconds["processor"][name].append(processor_seconds() - used)

@@ -13,6 +13,8 @@ from typing import Any
 import lightning.pytorch as pl
 from typing_extensions import override
 
+from nbg_lightning.core.products import fill_caches
+
 _CONFIG = """
 model:
   class_path: nbg_lightning.PretrainModule
@@ -51,6 +53,10 @@ class StepPeak(pl.Callback):
 
     def __init__(self, file: str):
         self.file, self.largest = Path(file), 0
+
+    @override
+    def on_train_start(self, *_: Any) -> None:
+        fill_caches()  # batches of many lengths do
 
     @override
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:

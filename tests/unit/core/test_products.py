@@ -212,6 +212,13 @@ def test_a_product_that_is_not_exact_is_not_used(undecided, monkeypatch):
         products.choose_library()
 
 
+def test_caches_are_filled_with_as_many_shapes_as_are_kept(library, monkeypatch):
+    monkeypatch.setenv("LRU_CACHE_CAPACITY", "5")
+    with Weights() as weights, torch.no_grad():
+        products.fill_caches()
+    assert len(weights.found) == (5 if library else 0)
+
+
 MANY_LENGTHS = """
 import random, threading, torch
 from nbg_lightning.core import products
