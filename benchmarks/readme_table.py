@@ -48,7 +48,7 @@ def _pretrain(file: File) -> list[Row]:
             rows.append(
                 (
                     f"pretraining{setting}, tokens a second over the better of Hugging Face's Trainer (eager, compiled); over "
-                    f"litgpt's better; share of the rate of its matrix products alone ({label}, {_threads(file)})",
+                    f"litgpt's better; share of the rate of its matrix products alone by torch.mm ({label}, {_threads(file)})",
                     _spreads(*(results[f"{side}_{name}_wall"] for name in names)),
                     "pretrain.py",
                 )
