@@ -147,7 +147,7 @@ class EpisodeDriver:
         return self._server.episode()
 
     def prepare_actors(self, number: int) -> None:
-        """Start the processes of the next episodes, as many as were just played, while the engine generates."""
+        """Start the processes that the next episodes need at once, while the engine generates."""
         if self._server is not None:
             self._server.fork_ahead(number)
 
@@ -190,7 +190,7 @@ class _Rounds:
             left = max(0.0, end - time.monotonic())
             prompts = [Prompt(each.history.ids, _turn_seed(each)) for each in ready if each.history is not None]
             if all(each.opened for each in self.live):
-                self.driver.prepare_actors(len(self.live))
+                self.driver.prepare_actors(min(len(self.live), self.limits.open_at_once or len(self.live)))
             begin = time.monotonic()
             completions = self.generate(prompts, self.sampling, left)
             self._together = max(_TOGETHER, _SHARE * (time.monotonic() - begin))
