@@ -112,6 +112,18 @@ def test_a_killed_experiment_goes_on_and_several_processes_share_the_work(tmp_pa
     assert len(ran) - 2 == len(jobs.all()) == 13
 
 
+def test_jobs_whose_seed_is_trained_by_another_process_are_left_for_later(tmp_path):
+    def shares_its_seed(job):
+        with folder_lock(job.folder.parent / f"shared-{job.seed}", "trains this seed"):
+            return plain_run(job)
+
+    jobs = Jobs(experiment(run=shares_its_seed), tmp_path)
+    of_seed = [job for job in jobs.all() if job.seed == 2]
+    with folder_lock(of_seed[0].folder.parent / "shared-2", "trains this seed"):
+        assert jobs.run(jobs.all()) == len(jobs.all()) - len(of_seed)
+    assert jobs.run(jobs.all()) == len(of_seed)
+
+
 def test_a_time_limit_starts_no_further_run(tmp_path):
     jobs = Jobs(experiment(), tmp_path)
     assert jobs.run(jobs.all(), seconds=-1.0) == 0

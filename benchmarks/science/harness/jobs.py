@@ -94,6 +94,8 @@ class Jobs:
     def run(self, jobs: Iterable[Job], seconds: float = math.inf) -> int:
         """Run the jobs that are neither done nor run by another process; returns their number.
 
+        A job is also left out while another process trains what it shares with other jobs, such as the first model of its seed.
+
         Args:
             jobs: of these.
             seconds: start none after so long.
@@ -105,11 +107,11 @@ class Jobs:
             with ExitStack() as stack:
                 try:
                     stack.enter_context(folder_lock(job.folder, "runs", LOCK))
+                    if self.found(job) is None:
+                        self._run(job)
+                        number += 1
                 except FolderInUse:
                     continue
-                if self.found(job) is None:
-                    self._run(job)
-                    number += 1
         return number
 
     def _run(self, job: Job) -> None:
