@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from echo import TURNS, Echo
-from paired import ratio, write_result
+from paired import paired_seconds, ratio, write_result
 
 from nbg_lightning.core import create_model, preset
 from nbg_lightning.data.question import Question
@@ -52,24 +52,19 @@ def environment_seconds() -> float:
     return sum(int(ticks) for stat in stats for ticks in stat[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
-def both_seconds(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, list[float]]]:
-    """Wall-clock and processor seconds of each side, in alternation, after one warm-up.
+def settle() -> None:
+    """Wait until environments are closed and the next ones forked, which a caller does not wait for."""
+    time.sleep(0.1)
 
-    After a side, environments are closed and the next ones forked; this counts as processor time, not as time of the caller.
-    """
-    seconds: dict[str, dict[str, list[float]]] = {
-        clock: {name: [] for name in sides} for clock in ("wall", "processor")
-    }
-    for repeat in range(-1, repeats):
-        for name in list(sides) if repeat % 2 else list(reversed(sides)):
-            used, begin = processor_seconds(), time.perf_counter()
-            sides[name]()
-            wall = time.perf_counter() - begin
-            time.sleep(0.1)
-            if repeat >= 0:
-                seconds["wall"][name].append(wall)
-                seconds["processor"][name].append(processor_seconds() - used)
-    return seconds
+
+def settled(side: Callable[[], Any]) -> Callable[[], Any]:
+    """The side, with what goes on after it."""
+
+    def run() -> None:
+        side()
+        settle()
+
+    return run
 
 
 class Recorder:
@@ -139,12 +134,13 @@ def main() -> None:
                 for prompts in rounds:
                     episodes.engine.generate(prompts, episodes.sampling)
 
-            sides = {"episodes": episodes.play, "engine": alone}
+            sides: dict[str, Callable[[], Any]] = {"episodes": episodes.play, "engine": alone}
             before = environment_seconds()
-            seconds = both_seconds(sides, options.repeats)
+            whole = {name: settled(side) for name, side in sides.items()}
+            processor = paired_seconds(whole, options.repeats, processor_seconds)
             environments = (environment_seconds() - before) / (options.repeats + 1)
+            wall = paired_seconds(sides, options.repeats, after=settle)
             slow = episodes.before_a_slow_tool()
-    wall, processor = seconds["wall"], seconds["processor"]
     added = [one - other for one, other in zip(processor["episodes"], processor["engine"], strict=True)]
     turns = TURNS * options.episodes
     results = {

@@ -47,7 +47,10 @@ def resident_bytes(key: str = "VmHWM") -> int:
 
 
 def paired_seconds(
-    sides: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+    sides: dict[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+    after: Callable[[], Any] = lambda: None,
 ) -> dict[str, list[float]]:
     """Seconds of each side, in alternation, after one warm-up of each.
 
@@ -55,9 +58,11 @@ def paired_seconds(
         sides: functions by name.
         repeats: number of repeats per side.
         clock: ``time.process_time`` counts this process's computation, which is robust on a busy machine.
+        after: called after each side, without being timed.
     """
     for run in sides.values():
         run()
+        after()
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for repeat in range(repeats):
         order = list(sides) if repeat % 2 == 0 else list(reversed(sides))
@@ -65,6 +70,7 @@ def paired_seconds(
             begin = clock()
             sides[name]()
             seconds[name].append(clock() - begin)
+            after()
     return seconds
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import select
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 from nbg_lightning.data.question import Question
 from nbg_lightning.environments.environment import Environment, ModelTurn, Opening, Reply
 from nbg_lightning.error_line import first_line
-from nbg_lightning.scoring.frames import read_frame, write_frame
+from nbg_lightning.scoring.frames import is_ready, read_frame, write_frame
 from nbg_lightning.scoring.worker import START_SECONDS
 
 _FORK = b"f"
@@ -107,9 +106,7 @@ class EpisodeProcess:
 
     def lives(self) -> bool:
         """Whether the process of an episode that has not begun is there, or still being forked."""
-        poll = select.poll()
-        poll.register(self._link, 0)  # hanging up is always reported
-        return not poll.poll(0)
+        return not is_ready(self._link.fileno(), 0, 0.0)  # without an event only a closed end is reported
 
     def drop(self) -> None:
         """Close the connection of an episode that has not begun; its process then ends."""

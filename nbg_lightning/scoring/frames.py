@@ -62,7 +62,7 @@ def is_ready(descriptor: int, event: int, end: float | None) -> bool:
 
     Args:
         descriptor: the descriptor.
-        event: ``select.POLLIN`` or ``select.POLLOUT``.
+        event: ``select.POLLIN`` or ``select.POLLOUT``; 0 to wait for a closed end alone.
         end: deadline on the monotonic clock; None for no limit.
     """
     poll = select.poll()
