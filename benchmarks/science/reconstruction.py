@@ -87,7 +87,7 @@ EXPERIMENT = replace(
     name="reconstruction",
     question="Does SFT on refined answers with reconstructed reasoning reach more than SFT on the original drafts?",
     arms=ARMS,
-    budgets={"reconstruction": Budget(SETTINGS, tuple(range(1, 9)))},
+    budgets={"reconstruction": Budget(SETTINGS, tuple(range(1, 13)))},
     primary=contrast("drafts", "reconstructed"),
     secondary=(
         contrast("right drafts", "reconstructed"),
