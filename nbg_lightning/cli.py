@@ -16,6 +16,7 @@ from itertools import pairwise
 from nbg_lightning import stopping
 from nbg_lightning.commands.table import GROUPS, OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
+from nbg_lightning.distributed import end_rank, get_world_size
 from nbg_lightning.error_line import is_user_error, message, one_line
 from nbg_lightning.parent import die_with
 from nbg_lightning.suggestion import did_you_mean
@@ -68,9 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if stopping.is_launched():
             die_with(os.getppid())
         code = _run(command, argv, debug, signals)
-    return (
-        0 if code > 128 and stopping.is_launched() else code
-    )  # Lightning kills a rank that has started one that failed
+    if code > 128 and stopping.is_launched():
+        code = 0  # Lightning kills a rank that has started one that failed
+    if arguments is None and "torch.distributed" in sys.modules and get_world_size() > 1:
+        end_rank(code)
+    return code
 
 
 @contextmanager

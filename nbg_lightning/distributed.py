@@ -1,8 +1,12 @@
-"""Exchange of small objects between ranks, over any process group; a single process is rank 0 of 1."""
+"""Exchange of small objects between ranks, over any process group, and their end; a single process is rank 0 of 1."""
 
 from __future__ import annotations
 
-from typing import Any
+import atexit
+import os
+import sys
+import threading
+from typing import Any, NoReturn
 
 
 def _group() -> Any:
@@ -48,3 +52,20 @@ def broadcast_object(value: Any) -> Any:
     values = [value]
     group.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def end_rank(code: int) -> NoReturn:
+    """End the process of a rank as Python does, except that the interpreter is not torn down.
+
+    gloo's threads can outlive the last collective: one that frees a tensor while the interpreter is torn down needs the
+    interpreter, which ends the thread, and C++ aborts the process for it ("terminate called without an active exception").
+    A complete run would end with SIGABRT then, and torchrun would start it again.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # as in a process of multiprocessing: waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):  # nobody reads it any more
+            code = code or 120  # Python's own exit code for this
+    os._exit(code)

@@ -19,6 +19,8 @@ from typing import Any
 
 import torch
 
+from nbg_lightning.distributed import end_rank
+
 
 class Ranks:
     """A function in several processes with a common gloo process group, one thread each.
@@ -167,3 +169,4 @@ def run_rank() -> None:
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)  # without waiting for the other ranks
+    end_rank(0)

@@ -1,0 +1,48 @@
+"""Ranks end with their own exit code, although gloo's threads may still be busy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+# Each pair of processes starts all-reduces whose results nobody waits for; the second rank joins them while the first one ends.
+PAIRS = """
+import os, sys, tempfile, time
+import torch, torch.distributed as dist
+from nbg_lightning.distributed import end_rank
+
+def rank(number, store, delay):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=number, world_size=2)
+    kept.append(dist.group.WORLD)  # as sharded modules keep it: its threads run on
+    dist.barrier()
+    time.sleep(delay if number else 0)
+    for _ in range(40):
+        tensor = torch.ones(200_000)
+        tensor.kept_by_python = True
+        dist.all_reduce(tensor, async_op=True)
+    if number:
+        time.sleep(0.2)
+
+torch.set_num_threads(1)
+kept, codes = [], []
+for pair in range(int(sys.argv[1])):
+    with tempfile.TemporaryDirectory() as folder:
+        children = []
+        for number in range(2):
+            child = os.fork()
+            if not child:
+                rank(number, f"{folder}/store", 0.002 * pair)
+                end_rank(3 + number)
+            children.append(child)
+        codes += [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+print(codes)
+"""
+
+
+def test_a_busy_rank_ends_with_its_own_code(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, "-c", PAIRS, "12"], capture_output=True, text=True, cwd=tmp_path, timeout=120
+    )
+    assert "terminate" not in ended.stderr
+    assert ended.stdout.split("\n")[0] == str([3, 4] * 12)
+    # Ending by sys.exit, one process in four of these aborts.
