@@ -22,10 +22,11 @@ from typing import Any
 
 from core_loop import pretrain
 from harness import Budget, Contrast, Experiment, Job, Metric, Trend, main
-from worked_problems import DOCUMENT, VOCAB_SIZE, draw_pools, measure, tokenizer
+from worked_problems import STEPS, VOCAB_SIZE, document_tokens, draw_pools, measure, tokenizer
 
-LENGTH = 16 * DOCUMENT  # of a window
-STEP, TESTS = 2 * LENGTH, 400
+DOCUMENTS, WINDOWS = 16, 2  # of a window, of a step
+LENGTH = DOCUMENTS * document_tokens()
+STEP, TESTS = WINDOWS * LENGTH, 400
 BORDERS = (0.4, 0.6, 0.8, 1.0)  # of the shares of clean data below, as shares of the run; the last begins the decay
 WARMUP, LAST_RATE, MERGED = 0.05, 0.01, 8
 CLEAN = 0.6
@@ -39,7 +40,17 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
-def shape(size: Mapping[str, int]) -> Any:
+def length(settings: Mapping[str, Any]) -> int:
+    """Tokens of a window."""
+    return DOCUMENTS * document_tokens(settings.get("moves", STEPS))
+
+
+def step_tokens(settings: Mapping[str, Any]) -> int:
+    """Tokens of a step."""
+    return settings.get("windows", WINDOWS) * length(settings)
+
+
+def shape(size: Mapping[str, int], longest: int = LENGTH) -> Any:
     """Of the model."""
     from nbg_lightning import LanguageModelConfig
 
@@ -52,7 +63,7 @@ def shape(size: Mapping[str, int]) -> Any:
         heads,
         heads,
         32,
-        max_position_embeddings=LENGTH,
+        max_position_embeddings=longest,
         tie_word_embeddings=True,
         initializer_range=0.06,
         qk_norm=True,
@@ -63,20 +74,21 @@ def stages(settings: Mapping[str, Any]) -> list[Any]:
     """The table of an arm: in whole steps, the learning rate the same in all but those that merge."""
     from nbg_lightning import Stage
 
-    peak, steps = settings["rate"], settings["tokens"] // STEP
+    step = step_tokens(settings)
+    peak, steps = settings["rate"], settings["tokens"] // step
     ends = [0, *(round(border * steps) for border in BORDERS)]
     warm = round(WARMUP * steps)
     decay = peak if settings.get("merge") else [peak, peak * LAST_RATE]
     rows = [("warmup", warm, [0.0, peak], settings["clean"][0])]
     for number, share in enumerate(settings["clean"]):
-        length = ends[number + 1] - ends[number] - (warm if number == 0 else 0)
+        own = ends[number + 1] - ends[number] - (warm if number == 0 else 0)
         last = number == len(BORDERS) - 1
-        rows.append(("decay" if last else f"stable-{number + 1}", length, decay if last else peak, share))
+        rows.append(("decay" if last else f"stable-{number + 1}", own, decay if last else peak, share))
     return [
         Stage(
-            name, length * STEP, rate, {"clean": share, "damaged": 1 - share}, "sqrt" if name == "decay" else "linear"
+            name, number * step, rate, {"clean": share, "damaged": 1 - share}, "sqrt" if name == "decay" else "linear"
         )
-        for name, length, rate, share in rows
+        for name, number, rate, share in rows
     ]
 
 
@@ -84,8 +96,10 @@ def datamodule(job: Job) -> tuple[Any, Path, Any]:
     """Data of a seed, its tokenizer and its test problems: the same in all arms."""
     settings, place = job.settings, job.folder.parent / "data"
     clean = CLEAN * settings["tokens"] / settings["repeats"]
-    margin = 4 * LENGTH  # shares are met to within a few windows
-    pools = draw_pools(round(clean) + margin, round((1 - CLEAN) * settings["tokens"]) + margin, TESTS, job.seed)
+    margin = 4 * length(settings)  # shares are met to within a few windows
+    damaged = (1 - CLEAN) * settings["tokens"]
+    moves = settings.get("moves", STEPS)
+    pools = draw_pools(round(clean) + margin, round(damaged) + margin, TESTS, job.seed, moves)
     name = tokenizer(place / "tokenizer")
     return data_of({"clean": pools.clean, "damaged": pools.damaged}, name, place, job.seed), name, pools.test
 
@@ -111,12 +125,13 @@ def run(job: Job) -> dict[str, Any]:
     from nbg_lightning import AdamWConfig
     from nbg_lightning.schedule.curriculum import Curriculum
 
-    settings, core = job.settings, shape(job.settings["size"])
+    settings, longest = job.settings, length(job.settings)
+    core = shape(settings["size"], longest)
     data, name, problems = datamodule(job)
-    table = Curriculum(stages(settings), STEP, LENGTH)
+    table = Curriculum(stages(settings), step_tokens(settings), longest)
     optimizer = AdamWConfig(weight_decay=0.1, betas=(0.9, 0.95))
     model = pretrain(core, optimizer, table, data, job.seed, MERGED if settings.get("merge") else 0)
-    job.charges.train("model", core, table.num_steps * STEP, LENGTH)
+    job.charges.train("model", core, table.num_steps * table.tokens_per_step, longest)
     items = measure(model, name, problems)
     metrics = {key: statistics.mean(values) for key, values in items.items()}
     return {"metrics": metrics, "items": items, "parameters": core.num_parameters}

@@ -21,8 +21,13 @@ from nbg_lightning.data import train_bpe
 
 VOCAB_SIZE = 268  # bytes and special tokens: a character is a token
 STEPS, LARGEST, MOVES = 4, 9, range(1, 5)
-DOCUMENT = 4 * STEPS + 3  # tokens: a character each, begin and end; the same for all, so that windows cut none
+DOCUMENT = 4 * STEPS + 3  # tokens, see `document_tokens`
 WRONG = (0.1, 0.35)  # share of wrong steps, of each half of the documents
+
+
+def document_tokens(steps: int = STEPS) -> int:
+    """Tokens of a document: a character each, begin and end. The same for all, so that windows cut none."""
+    return 4 * steps + 3
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Problem:
     @property
     def solution(self) -> str:
         """Lines and result, as clean documents have them."""
-        return worked(self, [False] * STEPS)
+        return worked(self, [False] * len(self.then))
 
 
 def after(total: int, sign: str, digit: int) -> int:
@@ -93,13 +98,20 @@ class Pools:
     test: list[Problem]
 
 
-def draw_pools(clean_tokens: int, damaged_tokens: int, tests: int, seed: int) -> Pools:
-    """Pools of at least so many tokens, all problems different."""
-    draw = random.Random(f"problems {seed}")
-    counts = (tests, -(-clean_tokens // DOCUMENT), -(-damaged_tokens // DOCUMENT))
+def draw_pools(clean_tokens: int, damaged_tokens: int, tests: int, seed: int, steps: int = STEPS) -> Pools:
+    """Pools of at least so many tokens, all problems different.
+
+    Raises:
+        ValueError: there are not twice as many problems of so many steps.
+    """
+    draw, document = random.Random(f"problems {seed}"), document_tokens(steps)
+    counts = (tests, -(-clean_tokens // document), -(-damaged_tokens // document))
+    there = (LARGEST + 1) * (2 * len(MOVES)) ** steps
+    if 2 * sum(counts) > there:
+        raise ValueError(f"there are {there:,} problems of {steps} steps for {sum(counts):,}; take more steps")
     drawn: dict[Problem, None] = {}
     while len(drawn) < sum(counts):
-        drawn[draw_problem(draw)] = None
+        drawn[draw_problem(draw, steps)] = None
     problems = list(drawn)
     test, clean, damaged = problems[: counts[0]], problems[counts[0] : sum(counts[:2])], problems[sum(counts[:2]) :]
     return Pools(
@@ -109,15 +121,15 @@ def draw_pools(clean_tokens: int, damaged_tokens: int, tests: int, seed: int) ->
     )
 
 
-def draw_problem(draw: random.Random) -> Problem:
+def draw_problem(draw: random.Random, steps: int = STEPS) -> Problem:
     """Any."""
-    return Problem(draw.randrange(LARGEST + 1), tuple((draw.choice("+-"), draw.choice(MOVES)) for _ in range(STEPS)))
+    return Problem(draw.randrange(LARGEST + 1), tuple((draw.choice("+-"), draw.choice(MOVES)) for _ in range(steps)))
 
 
 def damaged_documents(problems: list[Problem], draw: random.Random) -> Iterator[str]:
     """Half with one share of wrong steps, half with the other, in any of the three layouts."""
     for number, each in enumerate(problems):
-        wrong = [draw.random() < WRONG[number % 2] for _ in range(STEPS)]
+        wrong = [draw.random() < WRONG[number % 2] for _ in each.then]
         yield f"{each.question}{worked(each, wrong, draw.randrange(3), draw)}"
 
 

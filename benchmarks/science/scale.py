@@ -1,0 +1,63 @@
+"""Does what FG gains over clean data in the decay only change with the size of the model, at 20 tokens a parameter?
+
+    python benchmarks/science/scale.py run        # see harness/ for the commands
+
+The arms and the data are those of `quality_order.py`, with eight moves a problem instead of four, so that there are enough
+different problems, and with steps of eight windows. The logarithm of the bits is compared, since larger models come closer to
+the floor that the wrong steps set: a difference of -0.1 says that FG needs a fifth fewer bits, at any size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import quality_order
+from harness import Budget, Contrast, Job, Metric, Trend, main
+from quality_order import ARMS, length, shape, step_tokens
+
+KIND: dict[str, Any] = {"moves": 8, "windows": 8, "repeats": 1}
+SIZES = {
+    "0.1 M parameters": {"width": 64, "layers": 2},
+    "0.3 M parameters": {"width": 96, "layers": 2},
+    "1 M parameters": {"width": 160, "layers": 3},
+    "3 M parameters": {"width": 256, "layers": 3},
+}
+TOKENS_PER_PARAMETER, RATE, PRIMARY = 20, 4e-3, "0.3 M parameters"
+PARAMETERS = {name: shape(size, length(KIND)).num_parameters for name, size in SIZES.items()}
+
+
+def budget(name: str) -> Budget:
+    """A size with its tokens, in whole steps; the learning rate goes with the root of the width's reciprocal."""
+    steps = round(TOKENS_PER_PARAMETER * PARAMETERS[name] / step_tokens(KIND))
+    rate = RATE * (96 / SIZES[name]["width"]) ** 0.5
+    return Budget({**KIND, "tokens": steps * step_tokens(KIND), "size": SIZES[name], "rate": rate}, tuple(range(1, 9)))
+
+
+def run(job: Job) -> Mapping[str, Any]:
+    """Train and measure; the logarithm is that of the mean over the problems."""
+    found = quality_order.run(job)
+    return {**found, "metrics": {**found["metrics"], "log_bits": math.log10(found["metrics"]["bits"])}}
+
+
+EXPERIMENT = replace(
+    quality_order.experiment,
+    name="scale",
+    question="Does the gain of FG over clean data in the decay only change with size, at 20 tokens a parameter?",
+    metrics={
+        "log_bits": Metric("held-out clean solution, log10 of bits", higher_is_better=False),
+        **quality_order.experiment.metrics,
+    },
+    arms={name: ARMS[name] for name in ("HQ decay", "FG")},
+    budgets={name: budget(name) for name in (PRIMARY, *(other for other in SIZES if other != PRIMARY))},
+    primary=Contrast("HQ decay", "FG", "log_bits", PRIMARY),
+    secondary=tuple(Contrast("HQ decay", "FG", "log_bits", name) for name in SIZES if name != PRIMARY),
+    trends=(Trend("HQ decay", "FG", "log_bits", {name: float(number) for name, number in PARAMETERS.items()}),),
+    tuning_seeds=(101, 102),
+    run=run,
+)
+
+if __name__ == "__main__":
+    main(EXPERIMENT)
