@@ -11,6 +11,7 @@ number of questions, and use the same number of operations, including the genera
 * ``right drafts``: only the right ones (of fewer questions);
 * ``refined``: the draft's reasoning before the right answer: the broken link;
 * ``reconstructed``: the teacher's chain before the right answer;
+* ``reconstructed, chains for free``: the same without the cost of the teacher's chains, added after the first results;
 * ``answers alone``: the right answer and no reasoning.
 """
 
@@ -33,6 +34,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "refined": {"draws": ["student"]},
     "reconstructed": {"draws": ["student", "teacher"]},
     "answers alone": {"draws": []},
+    "reconstructed, chains for free": {"draws": ["student"]},
 }
 
 
@@ -46,6 +48,8 @@ def rows_of(arm: str, seed: Seed) -> list[dict[str, Any]]:
         if not drafts or not chains or (arm == "right drafts" and not right[0]):
             continue
         draft = drafts[0]
+        if not draft["content"].strip():  # a draft without an answer can be neither trained on nor refined
+            continue
         refined = {"role": "assistant", "content": asked.answer}
         answer = {
             "drafts": draft,
@@ -53,7 +57,7 @@ def rows_of(arm: str, seed: Seed) -> list[dict[str, Any]]:
             "refined": {**refined, "reasoning_content": draft["reasoning_content"]},
             "reconstructed": {**refined, "reasoning_content": chains[0]["reasoning_content"]},
             "answers alone": refined,
-        }[arm]
+        }[arm.partition(",")[0]]
         rows.append({"messages": [asked.conversation[0], answer]})
     return rows
 
@@ -94,6 +98,7 @@ EXPERIMENT = replace(
         contrast("refined", "reconstructed"),
         contrast("answers alone", "reconstructed"),
         contrast("drafts", "refined"),
+        contrast("drafts", "reconstructed, chains for free"),
     ),
     run=run,
 )
