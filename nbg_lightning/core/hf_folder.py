@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import shutil
 import tempfile
 from collections import deque
@@ -32,6 +31,7 @@ from nbg_lightning.core.weight_sources import (
     shape_from,
     write_json,
 )
+from nbg_lightning.host_memory import host_memory
 
 if TYPE_CHECKING:
     from nbg_lightning.core.model import LanguageModel
@@ -372,9 +372,9 @@ def _check_room(out: Path, weights: Weights, dtype: str) -> None:
 def _check_memory(weights: Weights) -> None:
     """Refuse to compare a model that this machine cannot hold in float32: the kernel would kill the process."""
     needed = weights.shape.num_parameters * 4
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = host_memory()
     if memory < needed:
         raise ValueError(
-            f"the check against transformers needs {needed / 1e9:.1f} GB and this machine has {memory / 1e9:.1f} GB; write "
-            "without it (--no-verify, in Python verify=False), or use a larger machine"
+            f"the check against transformers needs {needed / 1e9:.1f} GB and this machine or container has "
+            f"{memory / 1e9:.1f} GB; write without it (--no-verify, in Python verify=False), or use a larger one"
         )

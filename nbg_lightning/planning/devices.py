@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from nbg_lightning.host_memory import host_memory
+
 DeviceKind = Literal["cuda", "cpu"]
 DECODED_ROWS = 8  # answers that decode at once as `Device.decode_bandwidth` is measured
 
@@ -84,7 +86,7 @@ def this_cpu() -> Device:
     """
     return Device(
         name="CPU (one thread a rank)",
-        memory=host_memory(),
+        memory=host_memory() / 2**30,
         products=0.05,
         float8_products=None,
         bandwidth=8.0,
@@ -96,8 +98,3 @@ def this_cpu() -> Device:
         in_node=max(1, os.cpu_count() or 1),
         kind="cpu",
     )
-
-
-def host_memory() -> float:
-    """GiB of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30

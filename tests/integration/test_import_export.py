@@ -285,14 +285,13 @@ def test_nothing_is_compared_without_verification(
     from nbg_lightning.commands import export_weights, import_weights
     from nbg_lightning.core import hf_folder
 
-    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 20}
     for command, given in {"import": source, "export": runs[1] / "fresh/checkpoints/step-00000004"}.items():
         main = {"export": export_weights.main, "import": import_weights.main}[command]
         checked, out = tmp_path / f"{command}-checked", tmp_path / command
         assert main([str(given), str(checked)]) == 0
         assert "transformers" in capsys.readouterr().out
         with monkeypatch.context() as small:
-            small.setattr(hf_folder.os, "sysconf", pages.__getitem__)
+            small.setattr(hf_folder, "host_memory", lambda: 80_000)
             with pytest.raises(ValueError, match="--no-verify"):
                 main([str(given), str(tmp_path / "refused")])
             assert main([str(given), str(out), "--no-verify"]) == 0
