@@ -21,13 +21,15 @@ from nbg_lightning.data import train_bpe
 
 VOCAB_SIZE = 268  # bytes and special tokens: a character is a token
 STEPS, LARGEST, MOVES = 4, 9, range(1, 5)
-DOCUMENT = 4 * STEPS + 3  # tokens, see `document_tokens`
 WRONG = (0.1, 0.35)  # share of wrong steps, of each half of the documents
 
 
 def document_tokens(steps: int = STEPS) -> int:
     """Tokens of a document: a character each, begin and end. The same for all, so that windows cut none."""
     return 4 * steps + 3
+
+
+DOCUMENT = document_tokens()
 
 
 @dataclass(frozen=True)
