@@ -12,13 +12,13 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends, for any reason; exit if it has ended already.
+def die_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """Have the kernel signal this process when its parent ends, for any reason; exit if it has ended already.
 
     The kernel watches the thread that started this process: it must be the parent's main thread.
     """
     if sys.platform == "linux":
-        _prctl()(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _prctl()(_PR_SET_PDEATHSIG, number, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 

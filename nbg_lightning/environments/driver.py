@@ -10,6 +10,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from threading import TIMEOUT_MAX
 from typing import Any
 
 from nbg_lightning import stopping
@@ -79,6 +80,7 @@ class EpisodeDriver:
         self.environment, self.window = environment, window
         self._server: EnvironmentServer | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._closing: list[Future[None]] = []
 
     @property
     def limits(self) -> EpisodeLimits:
@@ -115,7 +117,8 @@ class EpisodeDriver:
             format: the chat format; it must have a tokenizer.
             sampling: sampling settings of a turn, with its ``max_new_tokens``; ``seconds`` limits the whole episode.
             generate: calls the engine.
-            deadline: seconds for everything. Episodes that are live then have no score.
+            deadline: seconds for everything, once the last call's environments are closed. Episodes that are live then have
+                no score.
 
         Returns:
             The episodes of each question, in order; None, on all ranks, if a signal requests a stop.
@@ -127,6 +130,8 @@ class EpisodeDriver:
         ]
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="environment")
+        # The last episodes hold places, files and threads, and this call's deadline is not theirs.
+        wait(self._closing, min(deadline, TIMEOUT_MAX))
         with closing(_Rounds(self, live, format, replace(sampling, n=1), generate, self._threads)) as rounds:
             finished = rounds.run(deadline)
         if not finished:
@@ -145,6 +150,11 @@ class EpisodeDriver:
         if self._server is None:
             raise RuntimeError("the driver is not open; use it in a with block")
         return self._server.episode()
+
+    def close_actors(self, live: Sequence[_Live], threads: ThreadPoolExecutor) -> None:
+        """Close the environments of episodes while the caller goes on; the next call of `play` waits for it."""
+        self._closing = [each for each in self._closing if not each.done()]
+        self._closing += [threads.submit(_close, each) for each in live if each.actor is not None]
 
     def prepare_actors(self, number: int) -> None:
         """Start the processes that the next episodes need at once, while the engine generates."""
@@ -207,9 +217,7 @@ class _Rounds:
         for future in self._waiting:
             future.cancel()
         wait(self._waiting)
-        for each in self.live:
-            if each.actor is not None:
-                self.threads.submit(_close, each)
+        self.driver.close_actors(self.live, self.threads)
 
     def _open_more(self) -> None:
         """Open as many episodes as there are free places."""

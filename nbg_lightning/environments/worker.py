@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
+import resource
 import signal
 import socket
 import subprocess
@@ -21,6 +23,7 @@ from nbg_lightning.scoring.worker import START_SECONDS
 
 _FORK = b"f"
 _MOST_AHEAD = 64  # processes forked before their episodes begin
+_END_SECONDS = 5.0  # for killing the process groups of all episodes
 
 
 class EnvironmentFailed(RuntimeError):
@@ -56,7 +59,7 @@ class LocalEpisode:
 
     def close(self) -> None:
         """End the episode."""
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception, SystemExit):
             self._environment.close()
 
     def _call(self, method: str, argument: Any) -> Any:
@@ -78,6 +81,7 @@ class EpisodeProcess:
 
     def __init__(self, link: socket.socket, name: str):
         self._link, self._name = link, name
+        link.setblocking(False)  # a write then ends in time, also when nobody reads
         self._pid: int | None = None
 
     def reset(self, question: Question, seconds: float) -> Opening:
@@ -118,7 +122,7 @@ class EpisodeProcess:
             raise EnvironmentFailed(f"{self._name} has ended")
         try:
             if self._pid is None:
-                self._pid = pickle.loads(read_frame(descriptor, end + START_SECONDS))
+                self._pid = self._begun(pickle.loads(read_frame(descriptor, end + START_SECONDS)))
                 end = time.monotonic() + seconds
             write_frame(descriptor, pickle.dumps((method, argument)), end)
             returned, value = pickle.loads(read_frame(descriptor, end))
@@ -128,6 +132,9 @@ class EpisodeProcess:
         except (OSError, EOFError):
             self._kill()
             raise EnvironmentFailed(f"{self._name}.{method}: its process died") from None
+        except EnvironmentFailed:
+            self._kill()
+            raise
         except Exception as error:  # what it gave cannot be unpickled here
             self._kill()
             raise EnvironmentFailed(f"{self._name}.{method} gave what cannot be read: {first_line(error)}") from None
@@ -135,9 +142,20 @@ class EpisodeProcess:
             raise EnvironmentFailed(f"{self._name}.{method} failed: {value}")
         return value
 
+    def _begun(self, process: int | str) -> int:
+        """The process; raises the reason why there is none."""
+        if isinstance(process, str):
+            raise EnvironmentFailed(
+                f"an episode of {self._name} cannot be forked: {process}; raise ulimit -u, or set limits.open_at_once"
+            )
+        return process
+
     def interrupt(self) -> None:
-        """Kill the process group; a thread that waits for a reply then fails."""
-        if self._pid is not None:
+        """Kill the process group, or end the wait for it; a thread that waits for a reply then fails."""
+        if self._pid is None:
+            with contextlib.suppress(OSError):
+                self._link.shutdown(socket.SHUT_RDWR)
+        else:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signal.SIGKILL)
 
@@ -173,6 +191,7 @@ class EnvironmentServer:
         modules = os.pathsep.join(place or os.getcwd() for place in sys.path)
         self._spare: deque[EpisodeProcess] = deque()
         self._control, theirs = socket.socketpair()
+        self._control.settimeout(START_SECONDS)
         with theirs:
             code = (
                 f"from nbg_lightning.environments.episode_child import serve; serve({os.getpid()}, {theirs.fileno()})"
@@ -189,8 +208,11 @@ class EnvironmentServer:
             end = time.monotonic() + START_SECONDS + environment.prepare_seconds
             write_frame(self._control.fileno(), content, end)
             problem = pickle.loads(read_frame(self._control.fileno(), end))
-        except (TimeoutError, OSError, EOFError):
-            problem = "its process did not start"
+        except TimeoutError:
+            seconds = START_SECONDS + environment.prepare_seconds
+            problem = f"it was not prepared in {seconds:g} s; do less in prepare, or raise prepare_seconds"
+        except (OSError, EOFError):
+            problem = "its process died before it was prepared; see what it printed"
         if problem is not None:
             self.close()
             raise ValueError(f"environment is invalid: {self._name} in a process of its own: {problem}")
@@ -208,14 +230,22 @@ class EnvironmentServer:
         return self._fork()
 
     def fork_ahead(self, number: int) -> None:
-        """Have processes ready for the next ``number`` episodes, at most 64; they are forked while this process goes on."""
+        """Have processes ready for the next ``number`` episodes, at most 64; they are forked while this process goes on.
+
+        The last quarter of the open files that this process may have is left to others.
+        """
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        below = None if most == resource.RLIM_INFINITY else most - most // 4
         with contextlib.suppress(EnvironmentFailed):  # `episode` tells it to those who need one
             while len(self._spare) < min(number, _MOST_AHEAD):
-                self._spare.append(self._fork())
+                self._spare.append(self._fork(below))
 
-    def _fork(self) -> EpisodeProcess:
+    def _fork(self, below: int | None = None) -> EpisodeProcess:
         try:
             ours, theirs = socket.socketpair()
+            if below is not None and ours.fileno() >= below:
+                with ours, theirs:
+                    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         except OSError as error:
             raise EnvironmentFailed(
                 f"an episode of {self._name} cannot be opened: {error.strerror}; raise ulimit -n, or set limits.open_at_once"
@@ -229,9 +259,14 @@ class EnvironmentServer:
         return EpisodeProcess(ours, self._name)
 
     def close(self) -> None:
-        """End the process, and all remaining episodes with it."""
+        """End the process, and all remaining episodes with it, and their children."""
+        if self._control.fileno() < 0:
+            return
         self._control.close()
-        self._process.kill()
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_SECONDS)
+        self._process.kill()  # if it did not end
         self._process.wait()
         while self._spare:
             self._spare.pop().drop()

@@ -288,6 +288,28 @@ def test_only_so_many_episodes_are_open_at_once(tokenizer, format, places, most)
     assert (Places.most, Places.here) == (most, set())
 
 
+class Leaves(Places):
+    """Closes slowly, and by an exit."""
+
+    def close(self):
+        time.sleep(0.1)
+        super().close()
+        raise SystemExit(3)
+
+
+def test_the_next_call_begins_when_the_last_episodes_are_closed(tokenizer, format):
+    """Their places are free, and its deadline is its own."""
+    environment = Leaves()
+    environment.limits = EpisodeLimits(isolated=False, open_at_once=2, workers=4)
+    Places.most = 0
+    questions, prompts = [ask("Try.", str(3 * n)) for n in range(4)], [Prompt((1, 2), seed=n) for n in range(4)]
+    with EpisodeDriver(environment) as driver:
+        for _ in range(3):
+            played = driver.play(questions, prompts, format, Sampling(50), Writes(tokenizer, lambda _: "well"), 60.0)
+            assert [own.score for (own,) in played] == [0.0, 3.0, 6.0, 9.0]
+    assert (Places.most, Places.here) == (2, set())
+
+
 def test_the_deadline_ends_what_hangs(tools, tokenizer, format):
     begin = time.monotonic()
     environment = ToolEnvironment(tools, limits=EpisodeLimits(step_seconds=50.0))

@@ -1,9 +1,16 @@
-"""Processes forked ahead of their episodes: each is used once, in its first state, and none is left over."""
+"""Processes of episodes, forked ahead or not: each is used once, in its first state, and none is left over."""
 
+import contextlib
+import errno
+import itertools
 import os
 import resource
 import signal
+import subprocess
+import sys
+import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +108,155 @@ def test_too_many_open_files_are_an_error_of_the_episode(server):
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert play(server.episode())[1] == 2
+
+
+class Odd(Environment):
+    """Does what it is told, to prepare and in each turn."""
+
+    limits = EpisodeLimits()
+
+    def __init__(self, prepare=None, turn=None):
+        self.in_prepare, self.in_turn = prepare, turn
+
+    def prepare(self):
+        if self.in_prepare is not None:
+            self.in_prepare()
+
+    def reset(self, question):
+        return Opening(question.messages)
+
+    def step(self, turn):
+        said = "" if self.in_turn is None else str(self.in_turn())
+        return Reply(({"role": "tool", "content": said},))
+
+
+def start_child():
+    return subprocess.Popen(["sleep", "600"]).pid
+
+
+def leave():
+    sys.exit("no licence")
+
+
+def stop_soon():
+    subprocess.Popen(["sh", "-c", f"sleep 0.1; kill -STOP {os.getpid()}"], start_new_session=True)
+
+
+def fail_second_fork():
+    forks, fork = itertools.count(), os.fork
+
+    def limited():
+        if next(forks) == 1:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        return fork()
+
+    os.fork = limited
+
+
+def state(process):
+    """Its letter in /proc; Z if it has ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+def lives(process):
+    return state(process) != "Z"
+
+
+@pytest.fixture
+def opened():
+    with contextlib.ExitStack() as stack:
+
+        def server(*does):
+            server = EnvironmentServer(Odd(*does))
+            stack.callback(server.close)
+            return server
+
+        yield server
+
+
+def begin(server):
+    episode = server.episode()
+    episode.reset(QUESTION, 20.0)
+    return episode
+
+
+def test_a_turn_that_nobody_reads_takes_no_longer_than_it_may(opened):
+    server = opened(None, stop_soon)
+    episode = begin(server)
+    episode.step(ModelTurn("Well?"), 20.0)
+    (process,) = children(server)
+    wait_for(lambda: state(process) == "T")
+    guard = threading.Timer(20.0, os.kill, (process, signal.SIGKILL))
+    guard.start()
+    with pytest.raises(EnvironmentFailed, match=r"took more than 0\.5 s"):
+        episode.step(ModelTurn("x" * 3_000_000), 0.5)
+    guard.cancel()
+
+
+def test_an_episode_that_is_interrupted_before_its_process_is_there_ends(opened):
+    server = opened()
+    os.kill(server._process.pid, signal.SIGSTOP)
+    episode = server.episode()
+    timer = threading.Timer(0.2, episode.interrupt)
+    timer.start()
+    start = time.monotonic()
+    with pytest.raises(EnvironmentFailed, match="its process died"):
+        episode.reset(QUESTION, 1.0)
+    os.kill(server._process.pid, signal.SIGCONT)
+    assert time.monotonic() - start < 20
+
+
+def test_a_fork_that_fails_is_an_error_of_its_episode_alone(opened, capfd):
+    server = opened(fail_second_fork)
+    first = begin(server)
+    with pytest.raises(EnvironmentFailed, match=r"cannot be forked: Resource temporarily unavailable; raise ulimit -u"):
+        begin(server)
+    begin(server).close()
+    first.step(ModelTurn("Well?"), 20.0)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_what_an_environment_says_as_it_exits_is_told(opened):
+    with pytest.raises(ValueError, match="Odd in a process of its own: no licence"):
+        opened(leave)
+    with pytest.raises(EnvironmentFailed, match=r"Odd\.step failed: no licence"):
+        begin(opened(None, leave)).step(ModelTurn("Well?"), 20.0)
+
+
+def test_children_end_with_the_server(opened):
+    server = opened(None, start_child)
+    started = int(begin(server).step(ModelTurn("Well?"), 20.0).turns[0]["content"])
+    assert all(map(lives, [started, *children(server)]))
+    server.close()
+    wait_for(lambda: not lives(started))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_children_end_with_a_caller_that_is_killed(number):
+    code = (
+        "import test_worker as t, time; s = t.EnvironmentServer(t.Odd(None, t.start_child)); s.fork_ahead(3); "
+        "e = t.begin(s); said = e.step(t.ModelTurn('Well?'), 20.0).turns[0]['content']; "
+        "print(s._process.pid, *t.children(s), said, flush=True); time.sleep(600)"
+    )
+    paths = os.pathsep.join([os.path.dirname(__file__), *filter(None, sys.path)])
+    with subprocess.Popen([sys.executable, "-c", code], stdout=-1, env={**os.environ, "PYTHONPATH": paths}) as caller:
+        processes = [int(word) for word in caller.stdout.readline().split()]
+        caller.send_signal(number)
+    assert len(processes) >= 4
+    wait_for(lambda: not any(map(lives, processes)))
+
+
+def test_forking_ahead_leaves_open_files_to_others(server):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 40, limits[1]))
+    try:
+        server.fork_ahead(64)
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                stack.enter_context(open(os.devnull))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
