@@ -13,7 +13,7 @@ from itertools import islice
 from threading import TIMEOUT_MAX
 from typing import Any
 
-from nbg_lightning import stopping
+from nbg_lightning import log, stopping
 from nbg_lightning.chat.values import ConversationError
 from nbg_lightning.data.question import Question
 from nbg_lightning.distributed import gather_objects
@@ -132,12 +132,21 @@ class EpisodeDriver:
             self._threads = ThreadPoolExecutor(self.limits.workers, thread_name_prefix="environment")
         # The last episodes hold places, files and threads, and this call's deadline is not theirs.
         wait(self._closing, min(deadline, TIMEOUT_MAX))
+        self._restart_server()
         with closing(_Rounds(self, live, format, replace(sampling, n=1), generate, self._threads)) as rounds:
             finished = rounds.run(deadline)
         if not finished:
             return None
         episodes = iter([_episode(each) for each in live])
         return [tuple(next(episodes) for _ in range(sampling.n)) for _ in questions]
+
+    def _restart_server(self) -> None:
+        """Start the environment's process again if it has ended, so that only its open episodes have failed."""
+        if self._server is not None and (reason := self._server.ended_by) is not None:
+            what = f"the process of {type(self.environment).__name__} has ended by {reason}"
+            log.warn(f"{what}, its open episodes without a score; starting another (is there enough memory?)")
+            self._server.close()
+            self._server = EnvironmentServer(self.environment)
 
     def actor(self) -> EpisodeProcess | LocalEpisode:
         """A fresh copy of the environment.

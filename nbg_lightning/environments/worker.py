@@ -217,6 +217,14 @@ class EnvironmentServer:
             self.close()
             raise ValueError(f"environment is invalid: {self._name} in a process of its own: {problem}")
 
+    @property
+    def ended_by(self) -> str | None:
+        """What ended the process, such as ``SIGKILL``; None while it lives."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
     def episode(self) -> EpisodeProcess:
         """A new episode, in a process forked ahead if there is one.
 

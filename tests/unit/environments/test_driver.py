@@ -1,6 +1,7 @@
 """Episodes end correctly whatever tools, environments and models do: none is lost, mixed up, or left running."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -308,6 +309,24 @@ def test_the_next_call_begins_when_the_last_episodes_are_closed(tokenizer, forma
             played = driver.play(questions, prompts, format, Sampling(50), Writes(tokenizer, lambda _: "well"), 60.0)
             assert [own.score for (own,) in played] == [0.0, 3.0, 6.0, 9.0]
     assert (Places.most, Places.here) == (2, set())
+
+
+def test_only_the_open_episodes_fail_when_the_environments_process_is_killed(tools, tokenizer, format, caplog):
+    """As the kernel does for lack of memory: the next call has another process."""
+    questions, prompts, writes = [ask("double 3", "6")], [Prompt((1, 2), seed=0)], Writes(tokenizer, asks)
+    with EpisodeDriver(ToolEnvironment(tools)) as driver:
+
+        def kill(*given):
+            os.kill(driver._server._process.pid, signal.SIGKILL)
+            driver._server._process.wait()
+            return writes(*given)
+
+        ends = []
+        for generate in (writes, kill, writes):
+            [[episode]] = driver.play(questions, prompts, format, Sampling(400), generate, 60.0)
+            ends.append(episode.end)
+    assert ends == [End.ANSWERED, End.ERROR, End.ANSWERED]
+    assert caplog.text.count("the process of ToolEnvironment has ended by SIGKILL") == 1
 
 
 def test_the_deadline_ends_what_hangs(tools, tokenizer, format):
