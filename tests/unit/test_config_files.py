@@ -1,9 +1,11 @@
 """YAML files of users, and shipped ones."""
 
 import json
+import math
 import time
 
 import pytest
+import yaml
 
 from nbg_lightning.config_files import config_file, parse_yaml, read_yaml, resolve_arguments, shipped
 from nbg_lightning.suggestion import did_you_mean
@@ -64,15 +66,21 @@ def test_what_is_too_large_or_too_deep_is_refused_at_once(tmp_path, text, said):
     begin = time.process_time()
     with pytest.raises(ValueError, match=rf"a\.yaml is .*{said}; (name files by|correct it)"):
         read_yaml(tmp_path / "a.yaml")
-    assert time.process_time() - begin < 0.5
+    assert time.process_time() - begin < 3  # 0.07 s alone; a process with many objects collects garbage besides
 
 
-def test_large_configs_are_read_in_half_a_second(tmp_path):
+def test_large_configs_are_read_several_times_as_fast_as_by_yaml_in_python():
     files = [f"/data/corpus/shard-{index:05d}-of-20000.parquet" for index in range(20_000)]
-    begin = time.process_time()
-    assert parse_yaml("files:\n" + "".join(f"  - {each}\n" for each in files), "f") == {"files": files}
+    text = "files:\n" + "".join(f"  - {each}\n" for each in files)
+    seconds = {}
+    for read in (lambda: parse_yaml(text, "f"), lambda: yaml.load(text, yaml.SafeLoader)):
+        for _ in range(2):  # the faster one: the other may have met a busy machine
+            begin = time.thread_time()
+            assert read() == {"files": files}
+            seconds[read] = min(seconds.get(read, math.inf), time.thread_time() - begin)
+    own, in_python = seconds.values()
+    assert own < in_python / 2
     assert parse_yaml("[" * 100 + "]" * 100, "f")
-    assert time.process_time() - begin < 0.5
 
 
 def test_the_line_of_a_mistake_is_shown():
