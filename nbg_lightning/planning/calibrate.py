@@ -23,7 +23,6 @@ from nbg_lightning.core.config import LanguageModelConfig, ParallelConfig
 from nbg_lightning.core.create import create_model
 from nbg_lightning.core.decode import Decoder, KeyValueCache
 from nbg_lightning.core.products import choose_library, multiply
-from nbg_lightning.host_memory import host_memory
 from nbg_lightning.planning.devices import DECODED_ROWS, DEVICES, Device, Rates, this_cpu
 from nbg_lightning.planning.simulate import HEADS
 
@@ -100,9 +99,7 @@ def _described(device_type: str) -> Device:
     """The device's name, memory and links, as far as they are known without measuring."""
     if device_type == "cpu":
         threads = torch.get_num_threads()
-        return dataclasses.replace(
-            this_cpu(), name=f"CPU ({threads} thread{'s' * (threads > 1)} a rank)", memory=host_memory() / 2**30
-        )
+        return dataclasses.replace(this_cpu(), name=f"CPU ({threads} thread{'s' * (threads > 1)} a rank)")
     properties = torch.cuda.get_device_properties(0)
     known = next((device for key, device in DEVICES.items() if key.upper() in properties.name.upper()), DEVICES["h100"])
     return dataclasses.replace(known, name=properties.name, memory=properties.total_memory / 2**30)

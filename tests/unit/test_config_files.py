@@ -1,7 +1,7 @@
 """YAML files of users, and shipped ones."""
 
+import gc
 import json
-import math
 import time
 
 import pytest
@@ -60,27 +60,38 @@ SIZES = {
 }
 
 
+def seconds_of(run):
+    """Processor seconds of a function in this thread; what else the process holds is not searched for garbage meanwhile."""
+    gc.freeze()
+    try:
+        begin = time.thread_time()
+        run()
+        return time.thread_time() - begin
+    finally:
+        gc.unfreeze()
+
+
 @pytest.mark.parametrize(("text", "said"), SIZES.values(), ids=SIZES)
 def test_what_is_too_large_or_too_deep_is_refused_at_once(tmp_path, text, said):
     (tmp_path / "a.yaml").write_text(text)
-    begin = time.process_time()
-    with pytest.raises(ValueError, match=rf"a\.yaml is .*{said}; (name files by|correct it)"):
-        read_yaml(tmp_path / "a.yaml")
-    assert time.process_time() - begin < 3  # 0.07 s alone; a process with many objects collects garbage besides
+
+    def read():
+        with pytest.raises(ValueError, match=rf"a\.yaml is .*{said}; (name files by|correct it)"):
+            read_yaml(tmp_path / "a.yaml")
+
+    assert seconds_of(read) < 0.5
 
 
-def test_large_configs_are_read_several_times_as_fast_as_by_yaml_in_python():
+def test_large_configs_are_read_in_half_a_second_and_faster_than_by_yaml_in_python():
     files = [f"/data/corpus/shard-{index:05d}-of-20000.parquet" for index in range(20_000)]
     text = "files:\n" + "".join(f"  - {each}\n" for each in files)
-    seconds = {}
-    for read in (lambda: parse_yaml(text, "f"), lambda: yaml.load(text, yaml.SafeLoader)):
-        for _ in range(2):  # the faster one: the other may have met a busy machine
-            begin = time.thread_time()
-            assert read() == {"files": files}
-            seconds[read] = min(seconds.get(read, math.inf), time.thread_time() - begin)
-    own, in_python = seconds.values()
-    assert own < in_python / 2
+    assert parse_yaml(text, "f") == {"files": files}
     assert parse_yaml("[" * 100 + "]" * 100, "f")
+    own, in_python = (
+        min(seconds_of(read) for _ in range(2))  # the faster one: the other may have met a busy machine
+        for read in (lambda: parse_yaml(text, "f"), lambda: yaml.load(text, yaml.SafeLoader))
+    )
+    assert own < min(0.5, in_python / 2)
 
 
 def test_the_line_of_a_mistake_is_shown():

@@ -318,7 +318,7 @@ def test_a_record_that_is_damaged_is_asked_for_again(train, tmp_path, caplog):
         ({"divergence": "euclid"}, "divergence is invalid: euclid"),
         (
             {"teacher": "http://127.0.0.1:9/v1", "divergence": Divergence(temperature=2.0)},
-            "divergence.temperature is invalid: 2.0",
+            "divergence.temperature is invalid: 2.0; a server gives the tail's mass at temperature 1 only",
         ),
         (
             {"loss": {"name": "grpo", "kl_coefficient": 0.1, "reference": "there"}},
