@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import Budget, Contrast, Experiment, Job, Metric, main
-from pass_rate_bands import LEDGER, MODEL, Steps, partly_announced
+from pass_rate_bands import LEDGER, MODEL, partly_announced
 from stages import VOCAB_SIZE, Stages, draw_sums, texts
 
 from nbg_lightning.data.folder_lock import folder_lock
@@ -133,10 +133,9 @@ class Seed(Stages):
 
     def grpo(self, name: str, weights: str, rows: Sequence[Mapping[str, str]], steps: int) -> str:
         """A part: some steps on some questions."""
-        from nbg_lightning import GRPOModule, SampleTable, Sentinel, WarmupDecay
+        from nbg_lightning import GRPOModule
         from nbg_lightning.rewards.math import MathReward
 
-        watched, lr = Steps(), self.settings["lr"]
         module = GRPOModule(
             MathReward(workers=1),
             base_weights=weights,
@@ -144,16 +143,7 @@ class Seed(Stages):
             max_new_tokens=MAX_NEW_TOKENS,
             **{**self.options(), "micro_batch_tokens": 8192},
         )
-        callbacks = [WarmupDecay(lr, 0.1, final_lr=lr), Sentinel(stop=()), SampleTable(every_n_steps=steps), watched]
-
-        def summary() -> dict[str, Any]:
-            answers = PROMPTS * GROUP
-            return {
-                "tokens": round(sum(row["rollout/length"] for row in watched.rows) * answers),
-                "zero_variance": [row["rollout/zero_variance"] for row in watched.rows],
-            }
-
-        checkpoint, found = self.fit(name, module, self.data(rows, steps), callbacks, summary)
+        checkpoint, found = self.reinforce(name, module, self.data(rows, steps), self.settings["lr"])
         self.job.charges.forward("answers", self.shape, found["tokens"], MAX_NEW_TOKENS)
         self.job.charges.train("steps", self.shape, found["tokens"], MAX_NEW_TOKENS)
         return checkpoint

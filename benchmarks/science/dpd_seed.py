@@ -20,16 +20,10 @@ from nbg_lightning.data.folder_lock import folder_lock
 
 if TYPE_CHECKING:
     from nbg_lightning import LanguageModelConfig
-    from nbg_lightning.engines.chat import Answer
 
 STEP_TOKENS = 512
 MAX_NEW_TOKENS = 64
 SPLIT_SEED = 0  # of the sums and the teacher
-
-
-def turn(answer: Answer) -> dict[str, Any]:
-    """A drawn answer as a message."""
-    return {"role": "assistant", "content": answer.final, "reasoning_content": answer.reasoning}
 
 
 class Split(Stages):
@@ -119,41 +113,17 @@ class Seed(Split):
             ``tokens``: of prompts and answers, those that are thrown away too; ``mean_tokens`` of one.
         """
 
-        def draw() -> dict[str, Any]:
-            from nbg_lightning.data.question import Question
-            from nbg_lightning.data.tokenizer import Tokenizer
-            from nbg_lightning.engines import LocalEngine, Sampling
-            from nbg_lightning.engines.chat import ChatModel
-            from nbg_lightning.rewards.math import MathReward
-            from nbg_lightning.rewards.protocol import Group
+        from nbg_lightning.engines import Sampling
+        from nbg_lightning.rewards.math import MathReward
 
-            weights = self.weights_of(name)
-            asked = [Question.from_dict(row) for row in questions(self.sums["pairs"])]
-            number = self.settings["teacher_answers" if name == "teacher" else "student_answers"]
-            sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS, n=number, seed=self.seed)
-            with LocalEngine(weights) as engine, MathReward(find="number", workers=1) as reward:
-                model = ChatModel(engine, Tokenizer(self.tokenizer), "nanbeige")
-                prompts = [model.format.prompt(question.messages) for question in asked]
-                written = model.write_prompts(prompts, sampling)
-                groups = [Group(question, tuple(own)) for question, own in zip(asked, written, strict=True)]
-                verdicts = list(reward.score(groups))
-            lengths = [
-                len(prompt.ids) + len(answer.completion.ids)
-                for prompt, own in zip(prompts, written, strict=True)
-                for answer in own
-            ]
-            finished = [
-                [(answer, verdict.score == 1.0) for answer, verdict in zip(own, given, strict=True) if answer.finished]
-                for own, given in zip(written, verdicts, strict=True)
-            ]
-            return {
-                "answers": [[turn(answer) for answer, _ in own] for own in finished],
-                "right": [[right for _, right in own] for own in finished],
-                "tokens": sum(lengths),
-                "mean_tokens": sum(lengths) / len(lengths),
-            }
-
-        return self.once(f"drawn-{name}", draw)
+        number = self.settings["teacher_answers" if name == "teacher" else "student_answers"]
+        return self.draw(
+            f"drawn-{name}",
+            self.weights_of(name),
+            questions(self.sums["pairs"]),
+            MathReward(find="number", workers=1),
+            Sampling(max_new_tokens=MAX_NEW_TOKENS, n=number, seed=self.seed),
+        )
 
     def right(self, name: str) -> list[list[dict[str, Any]]]:
         """For each question the right answers of a model, each text once."""

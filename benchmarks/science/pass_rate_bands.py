@@ -26,9 +26,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 from seeds import over_questions, quiet, told, write_result
-from stages import Stages, conversations, draw_sums, texts
+from stages import Stages, Steps, conversations, draw_sums, texts
 
 MODEL = dict(hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1)
 ANNOUNCED = {"++": 1.0, "+-": 1.0, "-+": 0.5, "--": 0.05}  # share of announced answers in SFT, by the signs of a sum
@@ -41,18 +40,6 @@ BANDS: dict[str, tuple[float, float] | None] = {
 }
 START = "sft"
 LEDGER = "pass_rate.parquet"
-
-
-class Steps(pl.Callback):
-    """Keeps some metrics of every step."""
-
-    names = ("pass_rate/mean", "rollout/zero_variance", "rollout/length", "rollout/truncated", "policy/entropy")
-
-    def __init__(self) -> None:
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.rows.append({name: float(trainer.callback_metrics[name]) for name in self.names})
 
 
 def partly_announced(sums: Sequence[Any], seed: int) -> list[dict[str, Any]]:

@@ -14,11 +14,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lightning.pytorch as pl
 from seeds import stop_if_stopped, stored
 
 from nbg_lightning.testing.sums import WorkedSum
+
+if TYPE_CHECKING:
+    from nbg_lightning.engines.chat import Answer
 
 VOCAB_SIZE = 280
 RESULTS_OF_A_STEP = range(-9, 19)  # from which another step may go on: those that facts begin with
@@ -74,6 +78,23 @@ def texts(made: Sequence[WorkedSum]) -> list[str]:
     """For a tokenizer."""
     words = ["user\nassistant\n"] * 1000
     return words + [f"{each.question} {each.steps} {each.answer}" for each in made]
+
+
+class Steps(pl.Callback):
+    """Keeps some metrics of every step."""
+
+    names = ("pass_rate/mean", "rollout/zero_variance", "rollout/length", "rollout/truncated", "policy/entropy")
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.rows.append({name: float(trainer.callback_metrics[name]) for name in self.names})
+
+
+def turn(answer: Answer) -> dict[str, Any]:
+    """A drawn answer as a message."""
+    return {"role": "assistant", "content": answer.final, "reasoning_content": answer.reasoning}
 
 
 # -- stages ------------------------------------------------------------------------------------------------------------
@@ -201,6 +222,27 @@ class Stages:
         data = ChatDataModule({"chat": ChatList(rows)}, tokens=steps * self.step_tokens, **self.data_options())
         return self.fit(name, SFTModule(base_weights=base, **self.options()), data, [WarmupDecay(lr, 0.05)])[0]
 
+    def reinforce(self, name: str, module: Any, data: Any, lr: float) -> tuple[str, dict[str, Any]]:
+        """GRPO at a constant rate; the checkpoint, and the tokens of all answers and what each step had no gradient of."""
+        from nbg_lightning import SampleTable, Sentinel, WarmupDecay
+
+        watched = Steps()
+        callbacks = [
+            WarmupDecay(lr, 0.1, final_lr=lr),
+            Sentinel(stop=()),
+            SampleTable(every_n_steps=data.steps),
+            watched,
+        ]
+
+        def summary() -> dict[str, Any]:
+            answers = data.prompts_per_step * module.group_size
+            return {
+                "tokens": round(sum(row["rollout/length"] for row in watched.rows) * answers),
+                "zero_variance": [row["rollout/zero_variance"] for row in watched.rows],
+            }
+
+        return self.fit(name, module, data, callbacks, summary)
+
     def prompts(self, made: Sequence[WorkedSum], per_step: int, steps: int, **filtered: Any) -> Any:
         """Questions for GRPO; ``filtered`` is what leaves some of them out."""
         from nbg_lightning import PromptDataModule
@@ -215,6 +257,48 @@ class Stages:
             seed=self.seed,
             **filtered,
         )
+
+    def draw(
+        self, name: str, weights: str, rows: Sequence[Mapping[str, Any]], reward: Any, sampling: Any
+    ) -> dict[str, Any]:
+        """Answers of a model to questions, and what drawing them has read.
+
+        Returns:
+            ``answers``: for each question a list of assistant turns, those that ended; ``right``: whether each is;
+            ``tokens``: of prompts and answers, those that are thrown away too; ``mean_tokens`` of one.
+        """
+
+        def run() -> dict[str, Any]:
+            from nbg_lightning.data.question import Question
+            from nbg_lightning.data.tokenizer import Tokenizer
+            from nbg_lightning.engines import LocalEngine
+            from nbg_lightning.engines.chat import ChatModel
+            from nbg_lightning.rewards.protocol import Group
+
+            asked = [Question.from_dict(row) for row in rows]
+            with LocalEngine(weights) as engine, reward:
+                model = ChatModel(engine, Tokenizer(self.tokenizer), "nanbeige")
+                prompts = [model.format.prompt(question.messages) for question in asked]
+                written = model.write_prompts(prompts, sampling)
+                groups = [Group(question, tuple(own)) for question, own in zip(asked, written, strict=True)]
+                verdicts = list(reward.score(groups))
+            lengths = [
+                len(prompt.ids) + len(answer.completion.ids)
+                for prompt, own in zip(prompts, written, strict=True)
+                for answer in own
+            ]
+            finished = [
+                [(answer, verdict.score == 1.0) for answer, verdict in zip(own, given, strict=True) if answer.finished]
+                for own, given in zip(written, verdicts, strict=True)
+            ]
+            return {
+                "answers": [[turn(answer) for answer, _ in own] for own in finished],
+                "right": [[right for _, right in own] for own in finished],
+                "tokens": sum(lengths),
+                "mean_tokens": sum(lengths) / len(lengths),
+            }
+
+        return self.once(name, run)
 
     def pass_rate_ledger(
         self, file: Path, data: Any, reward: Any, weights: str, max_new_tokens: int, n: int

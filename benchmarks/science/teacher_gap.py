@@ -3,15 +3,18 @@
     python benchmarks/science/teacher_gap.py run        # see harness/ for the commands
 
 The arms are those of `dpd_arms.py`, with its budget of operations; a budget here is a pair of a teacher and a student that were
-stopped early. ``joint, worse negatives`` uses rejected answers of a model that has only learned the format. The accuracy of each
-teacher and student is measured (arms ``teacher`` and ``start``); the trend is over the teacher's steps.
+stopped early. At the primary gap there are two more: ``joint, worse negatives``, with rejected answers of a model that has only
+learned the format, and ``both``, without the sequence term. The accuracy of each teacher and student is measured (arms
+``teacher`` and ``start``); the trend is over the teacher's steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dpd_arms import ARMS, SETTINGS, Arm
@@ -20,12 +23,14 @@ from dpd_arms import run as run_arm
 from dpd_seed import Seed
 from harness import Budget, Charges, Contrast, Job, Trend, main
 
+from nbg_lightning.data.folder_lock import folder_lock
+
 if TYPE_CHECKING:
     from nbg_lightning import LanguageModelConfig
 
-TEACHERS = {"weak": 150, "middling": 250, "good": 400, "best": 600}  # steps of SFT
-STUDENTS = {"early": 100, "late": 600}
-WORSE_STEPS = 40  # of the model whose answers are rejected
+TEACHERS = {"weak": 950, "middling": 1300, "good": 1850, "best": 4000}  # steps of SFT
+STUDENTS = {"early": 500, "late": 900}
+WORSE_STEPS = 150  # of the model whose answers are rejected
 GAPS = {
     f"{teacher} teacher, {student} student": {**SETTINGS, "teacher_sft_steps": steps, "student_sft_steps": own}
     for (teacher, steps), (student, own) in product(TEACHERS.items(), STUDENTS.items())
@@ -33,7 +38,34 @@ GAPS = {
 PRIMARY = "good teacher, late student"
 
 
-class WorseNegatives(Seed):
+class GapSeed(Seed):
+    """A seed of a gap; all gaps of a teacher share it, and all gaps of a student that one.
+
+    Args:
+        folder: of the gap.
+        seed: of the student.
+        settings: of the gap.
+    """
+
+    def __init__(self, folder: Path, seed: int, settings: Mapping[str, Any]):
+        super().__init__(folder, seed, settings)
+        self.teachers_folder = folder.parent / f"teacher-{settings['teacher_sft_steps']}"
+        self.students = Seed(folder.parent / f"student-{settings['student_sft_steps']}", seed, settings)
+
+    @cached_property
+    def student_base(self) -> str:
+        """After pretraining."""
+        with folder_lock(self.students.folder, "trains the student"):
+            return self.students.student_base
+
+    @cached_property
+    def student(self) -> str:
+        """After its steps of SFT."""
+        with folder_lock(self.students.folder, "trains the student"):
+            return self.students.student
+
+
+class WorseNegatives(GapSeed):
     """A seed whose rejected answers are of a model that has seen the format alone."""
 
     def weights_of(self, name: str) -> str:
@@ -58,25 +90,33 @@ class WorseNegatives(Seed):
 def run(job: Job) -> Mapping[str, Any]:
     """An arm of `dpd_arms.py`, in a folder of its gap: students and teachers of two gaps are others."""
     place = job.folder.parent / job.budget.replace(",", "").replace(" ", "-")
-    return run_arm(replace(job, folder=place / job.folder.name), Arm, WorseNegatives if "worse" in job.arm else Seed)
+    return run_arm(replace(job, folder=place / job.folder.name), Arm, WorseNegatives if "worse" in job.arm else GapSeed)
 
 
+SURFACE = ("teacher", "start", "SFT on chosen", "joint")
+OWN: dict[str, dict[str, Any]] = {  # the rates of tuning seed 101, for these students
+    "teacher": ARMS["teacher"],
+    "start": ARMS["start"],
+    "SFT on chosen": {**ARMS["SFT on chosen"], "lr": 2e-3},
+    "both": {**ARMS["both"], "lr": 5e-4},
+    "joint": {**ARMS["joint"], "lr": 1e-3},
+    "joint, worse negatives": {**ARMS["joint"], "lr": 1e-3},
+}
 EXPERIMENT = replace(
     DPD,
     name="teacher_gap",
     question="Does what DPD adds to SFT on the chosen answers depend on how far the teacher is ahead?",
-    arms={
-        **{name: ARMS[name] for name in ("teacher", "start", "SFT on chosen", "joint")},
-        "joint, worse negatives": ARMS["joint"],
-    },
+    arms=OWN,
     budgets={
         PRIMARY: Budget(GAPS[PRIMARY], tuple(range(1, 9))),
-        **{name: Budget(settings, tuple(range(1, 9))) for name, settings in GAPS.items() if name != PRIMARY},
+        **{name: Budget(settings, tuple(range(1, 9)), SURFACE) for name, settings in GAPS.items() if name != PRIMARY},
     },
     primary=Contrast("SFT on chosen", "joint", "accuracy", PRIMARY),
     secondary=(
         *(Contrast("SFT on chosen", "joint", "accuracy", name) for name in GAPS if name != PRIMARY),
         Contrast("joint", "joint, worse negatives", "accuracy", PRIMARY),
+        Contrast("joint", "both", "accuracy", PRIMARY),
+        Contrast("SFT on chosen", "both", "accuracy", PRIMARY),
     ),
     trends=tuple(
         Trend(

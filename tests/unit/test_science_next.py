@@ -81,10 +81,26 @@ def test_gaps_have_folders_of_their_own_and_worse_negatives_are_charged(tmp_path
     for arm, budget in (("joint", teacher_gap.PRIMARY), ("joint, worse negatives", "weak teacher, early student")):
         teacher_gap.run(Job(arm, 1, budget, {}, tmp_path / f"{budget}-1-{arm}", charges))
     assert len({folder.parent for folder, _, _ in asked}) == 2
-    assert [kind for _, _, kind in asked] == [Seed, teacher_gap.WorseNegatives]
+    assert [kind for _, _, kind in asked] == [teacher_gap.GapSeed, teacher_gap.WorseNegatives]
     assert all(own is charges for _, own, _ in asked)
     settings = {**DPD.budgets["sums"].settings, "sft": 20, "teacher_sft": 20, "pairs": 4, "validation": 1, "test": 1}
     seed = teacher_gap.WorseNegatives(tmp_path / "gap", 1, settings)
     monkeypatch.setattr(Seed, "drawn", lambda self, name: {"tokens": {"worse": 700}[name], "mean_tokens": 35})
     seed.charge_drawing(charges, "student")
     assert charges.by_purpose == {"worse draws": pytest.approx(seed.shape("student").flops_per_token(35) * 700 / 3)}
+
+
+def test_gaps_of_one_teacher_share_it_and_those_of_one_student_share_its_training(tmp_path, monkeypatch):
+    small = {"sft": 20, "teacher_sft": 20, "pairs": 4, "validation": 1, "test": 1}
+    seeds = {
+        name: teacher_gap.GapSeed(tmp_path / name, 1, {**teacher_gap.GAPS[name], **small})
+        for name in ("weak teacher, late student", "weak teacher, early student", "best teacher, late student")
+    }
+    trained = []
+    monkeypatch.setattr(Seed, "base", lambda self, *_: trained.append(self.folder) or "base")
+    monkeypatch.setattr(Seed, "sft", lambda self, *_: f"{self.folder}/sft")
+    late, early, better = seeds.values()
+    assert late.teachers_folder == early.teachers_folder != better.teachers_folder
+    assert late.student == better.student != early.student
+    assert {folder.parent.name for folder in trained} == {"student-900", "student-500"}
+    assert late.folder != better.folder, "their answers are of other teachers"
