@@ -127,9 +127,42 @@ def filtering(results: dict[str, Any]) -> Figure:
     return found
 
 
+def teacher_gap_surface(results: dict[str, Any]) -> Figure:
+    """What DPD adds to SFT on the chosen answers, over the measured accuracy of the teacher; a line for each student."""
+    found, [axes] = figure(1, width=6.4, height=3.6)
+    students = sorted({name.partition(", ")[2] for name in results["arms"]})
+    for color, student in zip(COLORS[1:], students, strict=False):
+        own = {name: each for name, each in results["arms"].items() if name.endswith(student)}
+        points = sorted((statistics.mean(each["teacher"]["metrics"]["accuracy"]), name) for name, each in own.items())
+        intervals = {
+            each["budget"]: (each["difference"], *each["interval_95"])
+            for each in (results["primary"], *results["secondary"])
+            if each and each["contrast"] == "joint - SFT on chosen"
+        }
+        places = [100 * place for place, _ in points]
+        middle, low, high = ([100 * intervals[name][end] for _, name in points] for end in range(3))
+        axes.plot(places, middle, "o-", color=color, lw=1.8, label=student)
+        axes.vlines(places, low, high, color=color, lw=1.4)
+    axes.axhline(0, color=COLORS[0], lw=0.9, ls="--", zorder=0)
+    axes.set_xlabel("accuracy of the teacher, %", fontsize=8.5)
+    axes.set_title("joint DPD - SFT on chosen, points; 95 % over seeds", fontsize=9.5, color=INK)
+    axes.legend(frameon=False, fontsize=8)
+    return found
+
+
+PICTURES = {
+    "filtering": filtering,
+    "fg_wsd": fg_wsd,
+    "dpd_small": dpd_small,
+    "pass_rate_bands": pass_rate_bands,
+    "teacher_gap": teacher_gap_surface,
+}
+"""By the experiment whose JSON they show."""
+
+
 def main() -> None:
-    for draw in (filtering, fg_wsd, dpd_small, pass_rate_bands):
-        file = RESULTS / f"{draw.__name__}.json"
+    for name, draw in PICTURES.items():
+        file = RESULTS / f"{name}.json"
         if file.is_file():
             picture = IMAGES / f"science-{draw.__name__.replace('_', '-')}.png"
             draw(json.loads(file.read_text())["results"]).savefig(picture)
