@@ -74,6 +74,22 @@ def test_a_plan_is_registered_before_it_runs_and_changed_only_with_a_reason(tmp_
     assert (tmp_path / "runs" / "runs" / "small-1-much" / "result.json").is_file()
 
 
+@pytest.mark.parametrize(
+    ("gains", "told"),
+    [
+        ({101: 0.2, 102: 0.3}, "+0.2500 (-0.3853 to +0.8853); 3 seeds would tell it"),
+        ({101: 0.3, 102: -0.3001}, "-0.0000 (-3.8125 to +3.8124); more than 10,000 seeds would be needed to tell it"),
+        ({101: 0.1, 102: -0.1}, "+0.0000 (-1.2706 to +1.2706)\n"),  # no effect, which no number of seeds would tell
+    ],
+)
+def test_tuning_tells_how_many_seeds_an_effect_needs(tmp_path, capsys, gains, told):
+    def run(job):
+        return {"metrics": {"score": gains[job.seed] if job.arm == "some" else 0.0}}
+
+    main(experiment(run=run), ["tune", "--folder", str(tmp_path)])
+    assert f"small, some - none, score: {told}" in capsys.readouterr().out
+
+
 def test_plans_that_cannot_work_are_refused():
     with pytest.raises(ValueError, match="arm of a contrast is invalid: 'other'; choose none, some, same"):
         experiment(primary=Contrast("none", "other", "score", "small"))

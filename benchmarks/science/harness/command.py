@@ -85,7 +85,10 @@ def tell_tuning(experiment: Experiment, jobs: Jobs) -> None:
         effect, (low, high), number = each["difference"], each["interval_95"], each["seeds"]
         spread = (high - effect) / student_t_quantile(0.975, number - 1) * math.sqrt(number)
         told = f"{each['budget']}, {each['contrast']}, {each['metric']}: {effect:+.4f} ({low:+.4f} to {high:+.4f})"
-        print(f"{told}; {seeds_needed(spread, effect)} seeds would tell it" if effect else told)
+        try:
+            print(f"{told}; {seeds_needed(spread, effect)} seeds would tell it" if effect else told)
+        except ValueError:
+            print(f"{told}; more than 10,000 seeds would be needed to tell it")
 
 
 def write_summary(experiment: Experiment, jobs: Jobs) -> Path:
