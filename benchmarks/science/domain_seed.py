@@ -288,14 +288,22 @@ class Seed(Domains):
             **{**self.options(), "micro_batch_tokens": 8192},
         )
 
-    def grpo(self, name: str, weights: str, domains: Sequence[str], steps: int, charges: Charges) -> str:
+    def grpo(
+        self,
+        name: str,
+        weights: str,
+        domains: Sequence[str],
+        steps: int,
+        charges: Charges,
+        prompts: int = PROMPTS,
+    ) -> str:
         """Some steps on questions of some domains, in equal shares."""
         from nbg_lightning import PromptDataModule
 
         data = PromptDataModule(
             {domain: self.source(domain, False, 1.0) for domain in domains},
             str(self.tokenizer),
-            PROMPTS,
+            prompts,
             steps=steps,
             data_dir=str(self.folder / "data"),
             seed=self.seed,

@@ -8,14 +8,15 @@ arms but the first three take as many steps on each domain, and restart the opti
 * ``start``: after pretraining and SFT on both domains;
 * ``sums only`` and ``purchases only``: the first halves of the next two arms;
 * ``sums, then purchases`` and ``purchases, then sums``: one domain a stage, as the paper does;
-* ``mixed``: half of each step's questions from either domain.
+* ``mixed``: half of each step's questions from either domain;
+* ``sums, then purchases, small steps``: as many questions of each, in as many optimizer steps as ``mixed`` has with them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from domain_seed import DOMAINS, SETTINGS, Seed
+from domain_seed import DOMAINS, PROMPTS, SETTINGS, Seed
 from harness import Budget, Contrast, Experiment, Job, Metric, main
 
 from nbg_lightning.data.folder_lock import folder_lock
@@ -28,6 +29,11 @@ ARMS: dict[str, dict[str, Any]] = {
     "sums, then purchases": {"parts": [["sums"], ["purchases"]]},
     "purchases, then sums": {"parts": [["purchases"], ["sums"]]},
     "mixed": {"parts": [list(DOMAINS), list(DOMAINS)]},
+    "sums, then purchases, small steps": {
+        "parts": [["sums"], ["purchases"]],
+        "half": 2 * HALF,
+        "prompts": PROMPTS // 2,
+    },
 }
 
 
@@ -35,10 +41,11 @@ def run(job: Job) -> dict[str, Any]:
     """Train an arm in its parts, and measure both domains."""
     seed = Seed(job.folder.parent, job.seed, job.settings)
     with folder_lock(seed.folder, "trains this seed"):
+        prompts, steps = job.settings.get("prompts", PROMPTS), job.settings["half"]
         weights, name = seed.start("uniform"), "start"
         for domains in job.settings["parts"]:
-            name = f"{name}-{'+'.join(domains)}"  # arms share their first part
-            weights = seed.grpo(name, weights, domains, job.settings["half"], job.charges)
+            name = f"{name}-{'+'.join(domains)}{'' if prompts == PROMPTS else f'-{prompts}'}"  # arms share their first part
+            weights = seed.grpo(name, weights, domains, steps, job.charges, prompts)
         found = {domain: seed.measure(name, weights, domain) for domain in DOMAINS}
     return {"metrics": {**found, "both": sum(found.values()) / len(found)}}
 
@@ -66,6 +73,7 @@ EXPERIMENT = Experiment(
         contrast("mixed", "sums, then purchases", "sums"),
         contrast("mixed", "sums, then purchases", "both"),
         *(contrast("mixed", "purchases, then sums", metric) for metric in ("purchases", "sums", "both")),
+        contrast("mixed", "sums, then purchases, small steps", "purchases"),
         contrast("start", "sums only", "purchases"),
         contrast("purchases only", "sums, then purchases", "purchases"),
         contrast("start", "purchases only", "sums"),

@@ -82,8 +82,8 @@ class Recorder(Seed):
         self.asked.append(("dpd", weights))
         return "dpd"
 
-    def grpo(self, name, weights, domains, steps, charges):
-        self.asked.append((weights, *domains, str(steps)))
+    def grpo(self, name, weights, domains, steps, charges, prompts=domain_seed.PROMPTS):
+        self.asked.append((weights, *domains, str(steps * prompts)))
         return f"{weights} {'+'.join(domains)}"
 
     def measure(self, name, weights, domain):
@@ -97,22 +97,22 @@ made: list[Recorder] = []
 def asked(module, monkeypatch, tmp_path, arm):
     """What an arm trains and measures, in order."""
     monkeypatch.setattr(module, "Seed", Recorder)
-    settings = {**SMALL, "half": 16, **module.ARMS[arm]}
+    settings = {**SMALL, "half": domains.HALF, **module.ARMS[arm]}
     module.run(Job(arm, 1, "", settings, tmp_path / "runs" / arm))
     return made[-1].asked
 
 
-def test_all_arms_of_two_parts_take_as_many_steps_on_each_domain(monkeypatch, tmp_path):
+def test_all_arms_of_two_parts_take_as_many_questions_of_each_domain(monkeypatch, tmp_path):
     questions = {}
     for arm in domains.ARMS:
         parts = [each for each in asked(domains, monkeypatch, tmp_path, arm) if each[0] != "measured"]
         questions[arm] = {
-            domain: sum(int(steps) / len(own) for _, *own, steps in parts if domain in own)
+            domain: sum(int(number) / len(own) for _, *own, number in parts if domain in own)
             for domain in domain_seed.DOMAINS
         }
     assert questions["start"] == {"sums": 0, "purchases": 0}
-    for arm in ("sums, then purchases", "purchases, then sums", "mixed"):
-        assert questions[arm] == {"sums": 16, "purchases": 16}
+    for arm in [arm for arm, own in domains.ARMS.items() if len(own["parts"]) == 2]:
+        assert questions[arm] == {"sums": 16 * domain_seed.PROMPTS, "purchases": 16 * domain_seed.PROMPTS}
 
 
 @pytest.mark.parametrize("arm", agents.ARMS)
