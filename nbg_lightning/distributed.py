@@ -65,7 +65,8 @@ def end_rank(code: int) -> NoReturn:
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         try:
-            stream.flush()
+            if stream is not None:  # of a process that was started with a closed one (>&-)
+                stream.flush()
         except (OSError, ValueError):  # nobody reads it any more
             code = code or 120  # Python's own exit code for this
     os._exit(code)

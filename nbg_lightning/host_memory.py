@@ -23,10 +23,12 @@ def host_memory(groups: Path = _GROUPS, mounted: Path = _MOUNTED) -> int:
 def _limits(groups: Path, mounted: Path) -> Iterator[int]:
     """Limits of the process's groups and of those around them, which hold for it too."""
     try:
-        lines = groups.read_text().splitlines()
+        lines = os.fsdecode(groups.read_bytes()).split("\n")  # names may have any bytes but this one
     except OSError:  # no Linux
         return
     for line in lines:
+        if line.count(":") < 2:
+            continue
         _, controllers, path = line.split(":", 2)
         if not controllers:
             base, name = mounted, "memory.max"  # version 2
@@ -45,7 +47,7 @@ def _limits(groups: Path, mounted: Path) -> Iterator[int]:
 
 def _limit(file: Path) -> int | None:
     try:
-        text = file.read_text().strip()
+        text = file.read_bytes().strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None  # "max" is none

@@ -46,3 +46,10 @@ def test_a_busy_rank_ends_with_its_own_code(tmp_path):
     assert "terminate" not in ended.stderr
     assert ended.stdout.split("\n")[0] == str([3, 4] * 12)
     # Ending by sys.exit, one process in four of these aborts.
+
+
+def test_a_closed_stream_changes_no_exit_code():
+    end = "from nbg_lightning.distributed import end_rank; end_rank(3)"
+    for closed in (">&-", "2>&-", ">&- 2>&-"):
+        code = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, end], check=False).returncode
+        assert code == 3, closed

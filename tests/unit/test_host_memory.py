@@ -50,3 +50,11 @@ def test_no_groups(tmp_path):
 
 def test_this_process():
     assert 0 < host_memory() <= MACHINE
+
+
+@pytest.mark.parametrize("name", [b"j\xe4", "jä".encode(), b"a\x0cb", b"a\rb", "a\u2028b".encode(), b"a:b c"])
+def test_names_of_groups_may_have_any_bytes(tmp_path, name):
+    (tmp_path / "groups").write_bytes(b"\n0::/" + name + b"/step\n")
+    folder = tmp_path / "mounted" / os.fsdecode(name)
+    group(folder, "memory.max", 4096)
+    assert host_memory(tmp_path / "groups", tmp_path / "mounted") == 4096
