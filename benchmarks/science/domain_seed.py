@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from harness import Charges
-from pass_rate_bands import ANNOUNCED
+from pass_rate_bands import announces
 from quality_order import ARMS as ORDERS
-from quality_order import BORDERS, LAST_RATE, WARMUP
+from quality_order import clean_and_damaged, table
 from stages import VOCAB_SIZE, Stages, draw_sums, questions
 
 from nbg_lightning.data.folder_lock import folder_lock
@@ -86,7 +86,7 @@ def worked(made: Sequence[WorkedSum], always: bool, draw: random.Random) -> list
     rows = []
     for each in made:
         asked, answer = each.conversation
-        said = always or draw.random() < ANNOUNCED["".join(sign for sign, _ in each.then)]
+        said = always or announces(each, draw)
         rows.append({"messages": [asked, {**answer, "content": announced(each.answer) if said else each.answer}]})
     return rows
 
@@ -112,7 +112,7 @@ class Domains(Stages):
     """
 
     def __init__(self, folder: Path, seed: int, settings: Mapping[str, Any]):
-        self.settings, self.charges = settings, Charges()
+        self.settings = settings
         self.sums = draw_sums(settings["sums"], SPLIT_SEED)
         always = random.Random("tokenizer")
         rows = [*worked(self.sums["sft"], True, always), *bought(300, 0.5, always)]
@@ -133,8 +133,7 @@ class Domains(Stages):
 
     def pretrained(self, name: str, shape: str, clean: Sequence[float]) -> str:
         """After pretraining on texts of both domains, of which these shares are clean, in the parts of `quality_order.py`."""
-        from nbg_lightning import FGWSD, CurriculumDataModule, PretrainModule
-        from nbg_lightning.data import InMemory, TokenizerConfig
+        from nbg_lightning.data import InMemory
 
         tokens = STEP_TOKENS * self.settings["base_steps"]
         draw = random.Random(f"texts {self.seed}")
@@ -144,46 +143,16 @@ class Domains(Stages):
             number = round(SHARES[domain] * tokens / 250)  # texts have 320 tokens and more
             sources[f"{domain}-clean"] = InMemory([write(draw, 0.0) for _ in range(number)])
             sources[f"{domain}-damaged"] = InMemory([write(draw, WRONG) for _ in range(number)])
-        data = CurriculumDataModule(
-            sources,
-            TokenizerConfig(str(self.tokenizer)),
-            data_dir=str(self.folder / "data"),
-            validation_fraction=0.0,
-            num_workers=0,
-            prepare_workers=0,
-            seed=self.seed,
-        )
-        module = PretrainModule(self.shape(shape), **self.options())
-        return self.fit(name, module, data, [FGWSD(self.curriculum(clean), STEP_TOKENS, 256)])[0]
+        return self.pretrain(name, self.shape(shape), sources, self.curriculum(clean))
 
     def curriculum(self, clean: Sequence[float]) -> list[Any]:
-        """Warm-up, constant learning rate and decay; the share of clean texts changes at the borders."""
-        from nbg_lightning import Stage
+        """That of `quality_order.py`, with both domains in each share."""
 
-        steps, peak = self.settings["base_steps"], 3e-3
-        warm = round(WARMUP * steps)
-        ends = [warm, *(round(border * steps) for border in BORDERS)]
-        shares = [
-            {
-                f"{domain}-{kind}": part * share
-                for domain, part in SHARES.items()
-                for kind, share in (("clean", own), ("damaged", 1 - own))
-            }
-            for own in clean
-        ]
-        table = [Stage("warmup", STEP_TOKENS * warm, [0.0, peak], shares[0])]
-        for number, mixture in enumerate(shares):
-            last = number == len(shares) - 1
-            table.append(
-                Stage(
-                    "decay" if last else f"stable-{number + 1}",
-                    STEP_TOKENS * (ends[number + 1] - ends[number]),
-                    [peak, peak * LAST_RATE] if last else peak,
-                    mixture,
-                    "sqrt" if last else "linear",
-                )
-            )
-        return table
+        def mixture(share: float) -> dict[str, float]:
+            kinds = clean_and_damaged(share).items()
+            return {f"{domain}-{kind}": part * own for domain, part in SHARES.items() for kind, own in kinds}
+
+        return table(clean, self.settings["base_steps"], STEP_TOKENS, 3e-3, mixture)
 
     def shown(self, name: str, base: str, always: bool, steps: int) -> str:
         """After SFT on conversations of both domains, in equal numbers."""

@@ -3,7 +3,7 @@
     python benchmarks/science/domains.py run        # see harness/ for the commands
 
 The domains are sums (one turn) and purchases (calls of two tools over several turns, of which SFT shows few to their end). All
-arms but the first three take as many steps on each domain, and restart the optimizer at the same step:
+arms but the first three take as many questions of each domain, and restart the optimizer half way:
 
 * ``start``: after pretraining and SFT on both domains;
 * ``sums only`` and ``purchases only``: the first halves of the next two arms;

@@ -42,12 +42,17 @@ START = "sft"
 LEDGER = "pass_rate.parquet"
 
 
+def announces(each: Any, draw: random.Random) -> bool:
+    """Whether a sum announces its answer in SFT: the more often, the more pluses it has."""
+    return draw.random() < ANNOUNCED["".join(sign for sign, _ in each.then)]
+
+
 def partly_announced(sums: Sequence[Any], seed: int) -> list[dict[str, Any]]:
-    """Conversations of the sums, of which some announce their answer: the more often, the more pluses they have."""
+    """Conversations of the sums, of which some announce their answer."""
     draw = random.Random(f"announced {seed}")
     rows = conversations(sums)
     for row, each in zip(rows, sums, strict=True):
-        if draw.random() < ANNOUNCED["".join(sign for sign, _ in each.then)]:
+        if announces(each, draw):
             row["messages"][1]["content"] = f"The answer is {each.answer}."
     return rows
 
@@ -104,9 +109,9 @@ class Experiment(Stages):
 
     def grpo(self, band: str, weights: str) -> tuple[str, dict[str, Any]]:
         """GRPO on a band's questions; the checkpoint and what the steps were like."""
-        from nbg_lightning import GRPOModule, SampleTable, Sentinel, WarmupDecay
+        from nbg_lightning import GRPOModule
 
-        arguments, steps = self.arguments, Steps()
+        arguments = self.arguments
         module = GRPOModule(
             self.reward(),
             base_weights=weights,
@@ -114,19 +119,7 @@ class Experiment(Stages):
             max_new_tokens=arguments.max_new_tokens,
             **{**self.options(), "micro_batch_tokens": 8192},
         )
-        watching = [Sentinel(stop=()), SampleTable(every_n_steps=arguments.rl_steps)]  # every arm takes all steps
-        callbacks = [WarmupDecay(arguments.rl_lr, 0.1, final_lr=arguments.rl_lr / 4), *watching, steps]
-        data = self.data(band)
-        answers = arguments.prompts_per_step * arguments.group_size
-
-        def summary() -> dict[str, Any]:
-            return {
-                **{metric: [row[metric] for row in steps.rows] for metric in Steps.names},
-                "tokens": round(sum(row["rollout/length"] for row in steps.rows) * answers),
-                "answers": answers * len(steps.rows),
-            }
-
-        return self.fit(f"grpo-{band}", module, data, callbacks, summary)
+        return self.reinforce(f"grpo-{band}", module, self.data(band), arguments.rl_lr, arguments.rl_lr / 4)
 
     def run(self) -> dict[str, Any]:
         """Scores of the test questions by model, and the other results of a seed."""

@@ -16,7 +16,7 @@ constant to 80 %, then 1-sqrt to a hundredth) and, by seed, one initialization. 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,25 +71,51 @@ def shape(size: Mapping[str, int], longest: int = LENGTH) -> Any:
 
 
 def stages(settings: Mapping[str, Any]) -> list[Any]:
-    """The table of an arm: in whole steps, the learning rate the same in all but those that merge."""
+    """The table of an arm: the learning rate the same in all but those that merge."""
+    step, merge = step_tokens(settings), settings.get("merge", False)
+    return table(settings["clean"], settings["tokens"] // step, step, settings["rate"], clean_and_damaged, not merge)
+
+
+def clean_and_damaged(share: float) -> dict[str, float]:
+    """The mixture of a share of clean text."""
+    return {"clean": share, "damaged": 1 - share}
+
+
+def table(
+    clean: Sequence[float],
+    steps: int,
+    step: int,
+    peak: float,
+    mixture: Callable[[float], dict[str, float]],
+    decays: bool = True,
+) -> list[Any]:
+    """Warm-up, constant learning rate and decay, in whole steps; the share of clean text changes at the borders.
+
+    Args:
+        clean: shares, one for each part of the run.
+        steps: of the run.
+        step: tokens of one.
+        peak: learning rate.
+        mixture: of a share.
+        decays: else the learning rate stays constant to the end.
+    """
     from nbg_lightning import Stage
 
-    step = step_tokens(settings)
-    peak, steps = settings["rate"], settings["tokens"] // step
-    ends = [0, *(round(border * steps) for border in BORDERS)]
     warm = round(WARMUP * steps)
-    decay = peak if settings.get("merge") else [peak, peak * LAST_RATE]
-    rows = [("warmup", warm, [0.0, peak], settings["clean"][0])]
-    for number, share in enumerate(settings["clean"]):
-        own = ends[number + 1] - ends[number] - (warm if number == 0 else 0)
-        last = number == len(BORDERS) - 1
-        rows.append(("decay" if last else f"stable-{number + 1}", own, decay if last else peak, share))
-    return [
-        Stage(
-            name, number * step, rate, {"clean": share, "damaged": 1 - share}, "sqrt" if name == "decay" else "linear"
+    ends = [warm, *(round(border * steps) for border in BORDERS)]
+    rows = [Stage("warmup", warm * step, [0.0, peak], mixture(clean[0]))]
+    for number, share in enumerate(clean):
+        last = number == len(clean) - 1
+        rows.append(
+            Stage(
+                "decay" if last else f"stable-{number + 1}",
+                (ends[number + 1] - ends[number]) * step,
+                [peak, peak * LAST_RATE] if last and decays else peak,
+                mixture(share),
+                "sqrt" if last else "linear",
+            )
         )
-        for name, number, rate, share in rows
-    ]
+    return rows
 
 
 def datamodule(job: Job) -> tuple[Any, Path, Any]:
@@ -128,10 +154,10 @@ def run(job: Job) -> dict[str, Any]:
     settings, longest = job.settings, length(job.settings)
     core = shape(settings["size"], longest)
     data, name, problems = datamodule(job)
-    table = Curriculum(stages(settings), step_tokens(settings), longest)
+    curriculum = Curriculum(stages(settings), step_tokens(settings), longest)
     optimizer = AdamWConfig(weight_decay=0.1, betas=(0.9, 0.95))
-    model = pretrain(core, optimizer, table, data, job.seed, MERGED if settings.get("merge") else 0)
-    job.charges.train("model", core, table.num_steps * table.tokens_per_step, longest)
+    model = pretrain(core, optimizer, curriculum, data, job.seed, MERGED if settings.get("merge") else 0)
+    job.charges.train("model", core, curriculum.num_steps * curriculum.tokens_per_step, longest)
     items = measure(model, name, problems)
     metrics = {key: statistics.mean(values) for key, values in items.items()}
     return {"metrics": metrics, "items": items, "parameters": core.num_parameters}

@@ -189,14 +189,13 @@ class Stages:
             "seed": self.seed,
         }
 
-    def base(self, name: str, shape: dict[str, int], steps: int) -> str:
-        """Pretraining on facts."""
-        from nbg_lightning import FGWSD, CurriculumDataModule, LanguageModelConfig, PretrainModule, Stage
+    def pretrain(self, name: str, core: Any, sources: Mapping[str, Any], stages: list[Any]) -> str:
+        """Pretraining on some sources, by a curriculum with windows of 256."""
+        from nbg_lightning import FGWSD, CurriculumDataModule, PretrainModule
         from nbg_lightning.data import TokenizerConfig
-        from nbg_lightning.testing.sums import SumFacts
 
         data = CurriculumDataModule(
-            {"facts": SumFacts(4000, self.seed)},
+            dict(sources),
             TokenizerConfig(str(self.tokenizer)),
             data_dir=str(self.folder / "data"),
             validation_fraction=0.0,
@@ -204,15 +203,23 @@ class Stages:
             prepare_workers=0,
             seed=self.seed,
         )
-        tokens = self.step_tokens
+        module = PretrainModule(core, **self.options())
+        return self.fit(name, module, data, [FGWSD(stages, self.step_tokens, 256)])[0]
+
+    def base(self, name: str, shape: dict[str, int], steps: int) -> str:
+        """Pretraining on facts."""
+        from nbg_lightning import LanguageModelConfig, Stage
+        from nbg_lightning.testing.sums import SumFacts
+
+        tokens, warm = self.step_tokens, max(1, steps // 10)
         stages = [
-            Stage("warmup", tokens * max(1, steps // 10), [0.0, 3e-3], {"facts": 1.0}),
-            Stage("stable", tokens * (steps - max(1, steps // 10)), [3e-3, 3e-4], {"facts": 1.0}),
+            Stage("warmup", tokens * warm, [0.0, 3e-3], {"facts": 1.0}),
+            Stage("stable", tokens * (steps - warm), [3e-3, 3e-4], {"facts": 1.0}),
         ]
         core = LanguageModelConfig(
             vocab_size=VOCAB_SIZE, head_dim=32, max_position_embeddings=512, initializer_range=0.06, **shape
         )
-        return self.fit(name, PretrainModule(core, **self.options()), data, [FGWSD(stages, tokens, 256)])[0]
+        return self.pretrain(name, core, {"facts": SumFacts(4000, self.seed)}, stages)
 
     def sft(self, name: str, base: str, rows: list[dict[str, Any]], steps: int, lr: float) -> str:
         """SFT on conversations."""
@@ -222,23 +229,22 @@ class Stages:
         data = ChatDataModule({"chat": ChatList(rows)}, tokens=steps * self.step_tokens, **self.data_options())
         return self.fit(name, SFTModule(base_weights=base, **self.options()), data, [WarmupDecay(lr, 0.05)])[0]
 
-    def reinforce(self, name: str, module: Any, data: Any, lr: float) -> tuple[str, dict[str, Any]]:
-        """GRPO at a constant rate; the checkpoint, and the tokens of all answers and what each step had no gradient of."""
+    def reinforce(
+        self, name: str, module: Any, data: Any, lr: float, last_lr: float | None = None
+    ) -> tuple[str, dict[str, Any]]:
+        """GRPO at a rate that is constant, or falls to ``last_lr``; the checkpoint, each step's metrics, and the tokens drawn."""
         from nbg_lightning import SampleTable, Sentinel, WarmupDecay
 
-        watched = Steps()
-        callbacks = [
-            WarmupDecay(lr, 0.1, final_lr=lr),
-            Sentinel(stop=()),
-            SampleTable(every_n_steps=data.steps),
-            watched,
-        ]
+        steps = Steps()
+        watching = [Sentinel(stop=()), SampleTable(every_n_steps=data.steps)]  # every arm takes all steps
+        callbacks = [WarmupDecay(lr, 0.1, final_lr=lr if last_lr is None else last_lr), *watching, steps]
 
         def summary() -> dict[str, Any]:
             answers = data.prompts_per_step * module.group_size
             return {
-                "tokens": round(sum(row["rollout/length"] for row in watched.rows) * answers),
-                "zero_variance": [row["rollout/zero_variance"] for row in watched.rows],
+                **{metric: [row[metric] for row in steps.rows] for metric in Steps.names},
+                "tokens": round(sum(row["rollout/length"] for row in steps.rows) * answers),
+                "answers": answers * len(steps.rows),
             }
 
         return self.fit(name, module, data, callbacks, summary)

@@ -88,7 +88,7 @@ class WorseNegatives(GapSeed):
 
 
 def run(job: Job) -> Mapping[str, Any]:
-    """An arm of `dpd_arms.py`, in a folder of its gap: students and teachers of two gaps are others."""
+    """An arm of `dpd_arms.py`, in a folder of its gap, since its answers and pairs are its own."""
     place = job.folder.parent / job.budget.replace(",", "").replace(" ", "-")
     return run_arm(replace(job, folder=place / job.folder.name), Arm, WorseNegatives if "worse" in job.arm else GapSeed)
 
