@@ -251,16 +251,16 @@ def run(case: Case, configs: dict[str, str], folder: Path) -> Outcome:
         )
     try:
         _wait_for(case, place, process)
-    except RuntimeError:
+        for _ in range(case.times):
+            _send(case, process)
+            if case.times > 1:
+                time.sleep(1.5)
+        code = process.wait(STOP_SECONDS)
+    except (RuntimeError, subprocess.TimeoutExpired):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         raise
-    for _ in range(case.times):
-        _send(case, process)
-        if case.times > 1:
-            time.sleep(1.5)
-    code = process.wait(STOP_SECONDS)
     time.sleep(LEFT_SECONDS)
     found = sorted(path.name for path in place.glob("**/checkpoints/step-*"))
     return Outcome(code, log.read_text(), found, len(_members(process.pid)))
@@ -285,22 +285,23 @@ def _send(case: Case, process: subprocess.Popen[bytes]) -> None:
     elif case.target == "process":
         os.kill(process.pid, case.number)
     else:
-        other = next(each for each in _members(process.pid) if b"LOCAL_RANK=1" in _environment(each))
+        started = (member for member, parent in _members(process.pid).items() if parent == process.pid)
+        other = next(member for member in started if b"LOCAL_RANK=1" in _environment(member))  # its workers have it too
         os.kill(other, case.number)
 
 
-def _members(group: int) -> list[int]:
-    """The living processes of a group."""
-    found = []
+def _members(group: int) -> dict[int, int]:
+    """The living processes of a group, each with its parent."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                state, _, of_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
+                state, parent, of_group = (entry / "stat").read_text().rpartition(")")[2].split()[:3]
             except OSError:
                 continue
             if int(of_group) == group and state != "Z":
-                found.append(int(entry.name))
-    return sorted(found)
+                found[int(entry.name)] = int(parent)
+    return found
 
 
 def _environment(process: int) -> list[bytes]:
