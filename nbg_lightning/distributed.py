@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
+import gc
+import io
 import os
 import sys
 import threading
+from contextlib import suppress
 from typing import Any, NoReturn
 
 
@@ -61,12 +65,24 @@ def end_rank(code: int) -> NoReturn:
     interpreter, which ends the thread, and C++ aborts the process for it ("terminate called without an active exception").
     A complete run would end with SIGABRT then, and torchrun would start it again.
     """
-    threading._shutdown()  # type: ignore[attr-defined]  # as in a process of multiprocessing: waits for threads
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:  # of a process that was started with a closed one (>&-)
-                stream.flush()
-        except (OSError, ValueError):  # nobody reads it any more
-            code = code or 120  # Python's own exit code for this
-    os._exit(code)
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # as in a process of multiprocessing: waits for threads
+        atexit._run_exitfuncs()
+        _flush_open_files()
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                if stream is not None:  # of a process that was started with a closed one (>&-)
+                    stream.flush()
+            except (OSError, ValueError):  # nobody reads it any more
+                code = code or 120  # Python's own exit code for this
+    finally:
+        os._exit(code)
+
+
+def _flush_open_files() -> None:
+    """Write what files that nobody has closed, and C's streams, still buffer, as the end of the interpreter would."""
+    for kind in (io.TextIOWrapper, (io.BufferedWriter, io.BufferedRandom)):  # text first, which fills the others
+        for file in [each for each in gc.get_objects() if issubclass(type(each), kind)]:
+            with suppress(Exception):  # of any class; the interpreter ignores what destructors raise, too
+                file.flush()
+    ctypes.CDLL(None).fflush(None)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -37,6 +39,7 @@ from nbg_lightning.url_path import PathOrUrl, place_of
 from nbg_lightning.worker_process import worker_context
 
 _MARGIN = timedelta(minutes=10)  # beyond the longest wait that a module announces, before a collective gives up
+_EXIT_SECONDS = 300.0  # for other ranks after the first one, as long as torchrun waits for other nodes
 _RESTARTS = "TORCHELASTIC_RESTART_COUNT"
 
 
@@ -121,7 +124,7 @@ class FSDP2Strategy(ModelParallelStrategy):
         super()._configure_launcher()
         if isinstance(self._launcher, _SubprocessScriptLauncher):
             launcher = self._launcher
-            self._launcher = _Launcher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
+            self._launcher = RankLauncher(launcher.cluster_environment, launcher.num_processes, launcher.num_nodes)
 
     @override
     def process_dataloader(self, dataloader: object) -> object:
@@ -221,7 +224,7 @@ def _is_restarted(environment: Mapping[str, str]) -> bool:
     return environment.get(_RESTARTS, "0") != "0" and environment.get("GROUP_WORLD_SIZE") == "1"
 
 
-class _Launcher(_SubprocessScriptLauncher):
+class RankLauncher(_SubprocessScriptLauncher):
     """Starts the other ranks of a machine, which end with this process."""
 
     @override
@@ -231,6 +234,33 @@ class _Launcher(_SubprocessScriptLauncher):
             super()._call_children_scripts()
         finally:
             del os.environ[LAUNCHER]
+
+    def wait(self) -> int:
+        """Wait for the ranks that this one has started, which may still be writing in callbacks, and print which one failed.
+
+        Returns:
+            0, or the exit code of a rank that failed.
+
+        Raises:
+            TimeoutError: a rank does not end.
+        """
+        ranks = dict(enumerate(self.procs, start=1))
+        self.procs.clear()  # Lightning's thread, which kills this process too when one of them fails, has no more to watch
+        end = time.monotonic() + _EXIT_SECONDS
+        while ranks:
+            for rank, code in [(rank, process.poll()) for rank, process in ranks.items()]:
+                if code:
+                    print(f"rank {rank} ended with exit code {code} after the first one was done", file=sys.stderr)
+                    return code if code > 0 else 128 - code
+                if code == 0:
+                    del ranks[rank]
+            if ranks and time.monotonic() > end:
+                raise TimeoutError(
+                    f"rank {min(ranks)} is still running {_EXIT_SECONDS:.0f} s after the first one was done, and is killed: "
+                    "look at what its callbacks do at the end"
+                )
+            time.sleep(0.01)
+        return 0
 
 
 def _destroy_process_group() -> None:

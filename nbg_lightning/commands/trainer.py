@@ -28,6 +28,7 @@ from nbg_lightning.config_files import read_yaml
 from nbg_lightning.credentials import redacted
 from nbg_lightning.error_line import one_line
 from nbg_lightning.quiet import quiet_libraries
+from nbg_lightning.strategy import RankLauncher
 from nbg_lightning.trainer import Trainer
 
 _OPTIONS = ("--config", "--seed", "--model", "--data", "--trainer", "--ckpt_path", "--print_config", "--verbose")
@@ -206,8 +207,10 @@ def _run(argv: list[str]) -> int:
     cli = TrainerCLI(**_CLI_OPTIONS, args=with_moved_keys(expand_arguments(argv, log.info)))
     handler = stopping.current()
     received = stop_signal(cli.trainer) or (None if handler is None else handler.received)
+    launcher = cli.trainer.strategy.launcher
+    failed = launcher.wait() if isinstance(launcher, RankLauncher) else 0
     if received is None:
-        return 0
+        return failed
     if cli.trainer.is_global_zero:
         print(f"stopped by {received.name} after step {cli.trainer.global_step}; {kept(cli.trainer)}", flush=True)
     return 128 + int(received)

@@ -53,3 +53,26 @@ def test_a_closed_stream_changes_no_exit_code():
     for closed in (">&-", "2>&-", ">&- 2>&-"):
         code = subprocess.run(["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, end], check=False).returncode
         assert code == 3, closed
+
+
+OPEN = """
+import ctypes, sys, threading, time
+from nbg_lightning.distributed import end_rank
+lines, raw = open("lines.txt", "w"), open("raw.bin", "wb")
+lines.write("last line")
+raw.write(b"last bytes")
+ctypes.CDLL(None).printf(b"of C\\n")
+threading.Thread(target=lambda: (time.sleep(0.2), open("thread.txt", "w").write("done"))).start()
+print("of Python", end="")
+end_rank(3)
+"""
+
+
+def test_what_open_files_buffer_is_written(tmp_path):
+    ended = subprocess.run([sys.executable, "-c", OPEN], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert ended.returncode == 3, ended.stderr
+    assert (tmp_path / "lines.txt").read_text() == "last line"
+    assert (tmp_path / "raw.bin").read_bytes() == b"last bytes"
+    assert (tmp_path / "thread.txt").read_text() == "done"
+    assert "of Python" in ended.stdout
+    assert "of C\n" in ended.stdout

@@ -344,6 +344,40 @@ def test_an_error_of_two_ranks_is_told_once_and_both_end(workshop):
     assert "Traceback" not in result.err  # and both have ended: `finish` waits for all that hold the pipes
 
 
+LATE = """
+import os
+import time
+
+import lightning.pytorch as pl
+
+
+class Late(pl.Callback):
+    def __init__(self, code: int):
+        self.code = code
+
+    def teardown(self, trainer, pl_module, stage):
+        if trainer.global_rank == 1:
+            time.sleep(2.0)
+            self.lines = open("late.txt", "w")  # and never closed
+            self.lines.write("last line")
+            if self.code:
+                os._exit(self.code)
+"""
+
+
+@pytest.mark.parametrize("code", [0, 7])
+def test_the_first_rank_waits_for_the_others(workshop, code):
+    """What a callback of another rank does at the end is neither cut off nor, where it fails, lost."""
+    (workshop.folder / "my_late.py").write_text(LATE)
+    (workshop.folder / "late.txt").unlink(missing_ok=True)
+    late = ("--trainer.callbacks+", "my_late.Late", f"--trainer.callbacks.code={code}")
+    line = ("fit", "--config", workshop.yaml, "--trainer.default_root_dir", workshop.folder / f"late-{code}")
+    result = workshop.finish(workshop.start(*line, "--trainer.devices", 2, "--trainer.max_steps", 2, *late))
+    assert result.code == code, result.err
+    assert (workshop.folder / "late.txt").read_text() == ("" if code else "last line")
+    assert ("rank 1 ended with exit code 7 after the first one was done" in result.err) == bool(code)
+
+
 def test_a_checkpoint_behind_a_url_is_resumed_and_begun_from(workshop, tmp_path):
     """By the command, which asks the store and not this machine's folders."""
 
