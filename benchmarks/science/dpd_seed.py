@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STEP_TOKENS = 512
 MAX_NEW_TOKENS = 64
+PARTS = ("test", "validation", "pairs", "sft", "teacher_sft", "grpo")  # of the sums; not all experiments have GRPO
 SPLIT_SEED = 0  # of the sums and the teacher
 
 
@@ -37,8 +38,9 @@ class Split(Stages):
 
     def __init__(self, folder: Path, seed: int, settings: Mapping[str, Any]):
         self.settings = settings
-        counts = {name: settings[name] for name in ("test", "validation", "pairs", "sft", "teacher_sft")}
-        self.sums = draw_sums(counts, SPLIT_SEED, settings["digits"])
+        self.sums = draw_sums(
+            {name: settings[name] for name in PARTS if name in settings}, SPLIT_SEED, settings["digits"]
+        )
         super().__init__(folder, seed, STEP_TOKENS, texts(self.sums["teacher_sft"]))
 
     def worked_by_teacher(self) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 
 import band_controls
+import dpd_plateau
 import reconstruction
 import teacher_gap
 from band_controls import BEYOND, rows_of
@@ -104,3 +105,32 @@ def test_gaps_of_one_teacher_share_it_and_those_of_one_student_share_its_trainin
     assert late.student == better.student != early.student
     assert {folder.parent.name for folder in trained} == {"student-900", "student-500"}
     assert late.folder != better.folder, "their answers are of other teachers"
+
+
+def test_grpo_of_all_arms_asks_what_no_arm_has_seen(tmp_path, monkeypatch):
+    settings = {
+        **dpd_plateau.SETTINGS,
+        "sft": 20,
+        "teacher_sft": 20,
+        "pairs": 4,
+        "validation": 1,
+        "test": 1,
+        "grpo": 6,
+        "rl_steps": 2,
+    }
+    seed, asked = Seed(tmp_path, 1, settings), []
+    monkeypatch.setattr(Seed, "drawn", lambda self, name: {"mean_tokens": 35})
+    monkeypatch.setattr(Seed, "prompts", lambda self, made, per_step, steps: asked.append((made, per_step, steps)))
+    monkeypatch.setattr(Seed, "options", lambda self: {})
+    monkeypatch.setattr(Seed, "reinforce", lambda self, *given: ("after", {"tokens": 700}))
+    monkeypatch.setattr("nbg_lightning.GRPOModule", lambda *given, **options: options["base_weights"])
+    charges = Charges()
+    assert (
+        dpd_plateau.PlateauArm(Job("start", 1, "plateau", settings, tmp_path, charges), seed).grpo("before") == "after"
+    )
+    [(made, per_step, steps)] = asked
+    seen = {each for name, part in seed.sums.items() if name != "grpo" for each in part}
+    assert (len(made), per_step, steps) == (6, settings["rl_prompts"], 2)
+    assert not seen & set(made)
+    one = seed.shape("student").flops_per_token(35) * 700
+    assert charges.by_purpose == {"answers of GRPO": pytest.approx(one / 3), "steps of GRPO": pytest.approx(one)}
