@@ -233,13 +233,25 @@ class Seed(Domains):
 
     # -- reinforcement learning ----------------------------------------------------------------------------------------
 
-    def source(self, domain: str, test: bool, weight: float | None = None) -> Any:
+    def source(self, domain: str, test: bool) -> Any:
         """Questions of a domain."""
         from nbg_lightning.data import QuestionList
 
         if domain == "purchases":
-            return PriceQuestions(split="test" if test else "train", weight=weight)
-        return QuestionList(questions(self.sums["test" if test else "rl"]), weight=weight)
+            return PriceQuestions(split="test" if test else "train")
+        return QuestionList(questions(self.sums["test" if test else "rl"]))
+
+    def pool(self, domain: str, which: int | None) -> Any:
+        """A domain's questions for training, with the weight of each other domain's: all, or every other one from the first or
+        the second.
+        """
+        source = self.source(domain, False)
+        if which is not None:
+            from nbg_lightning.data import QuestionList
+
+            source = QuestionList([row for _, row in source.rows()][which::2])
+        source.weight = 1.0
+        return source
 
     def module(self, weights: str) -> Any:
         """GRPO; the tools can be called in every answer."""
@@ -265,12 +277,13 @@ class Seed(Domains):
         steps: int,
         charges: Charges,
         prompts: int = PROMPTS,
+        which: int | None = None,
     ) -> str:
-        """Some steps on questions of some domains, in equal shares."""
+        """Some steps on questions of some domains, in equal shares, of a pool."""
         from nbg_lightning import PromptDataModule
 
         data = PromptDataModule(
-            {domain: self.source(domain, False, 1.0) for domain in domains},
+            {domain: self.pool(domain, which) for domain in domains},
             str(self.tokenizer),
             prompts,
             steps=steps,

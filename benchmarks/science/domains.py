@@ -8,7 +8,8 @@ arms but the first three take as many questions of each domain, and restart the 
 * ``start``: after pretraining and SFT on both domains;
 * ``sums only`` and ``purchases only``: the first halves of the next two arms;
 * ``sums, then purchases`` and ``purchases, then sums``: one domain a stage, as the paper does;
-* ``mixed``: half of each step's questions from either domain;
+* ``mixed``: half of each step's questions from either domain, in the same order in both halves;
+* ``mixed, each question once``: the same with other questions in the second half, as one domain a stage has;
 * ``sums, then purchases, small steps``: as many questions of each, in as many optimizer steps as ``mixed`` has with them.
 """
 
@@ -29,6 +30,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "sums, then purchases": {"parts": [["sums"], ["purchases"]]},
     "purchases, then sums": {"parts": [["purchases"], ["sums"]]},
     "mixed": {"parts": [list(DOMAINS), list(DOMAINS)]},
+    "mixed, each question once": {"parts": [list(DOMAINS), list(DOMAINS)], "once": True},
     "sums, then purchases, small steps": {
         "parts": [["sums"], ["purchases"]],
         "half": 2 * HALF,
@@ -43,9 +45,11 @@ def run(job: Job) -> dict[str, Any]:
     with folder_lock(seed.folder, "trains this seed"):
         prompts, steps = job.settings.get("prompts", PROMPTS), job.settings["half"]
         weights, name = seed.start("uniform"), "start"
-        for domains in job.settings["parts"]:
+        for number, domains in enumerate(job.settings["parts"]):
+            pool = number if job.settings.get("once") else None
             name = f"{name}-{'+'.join(domains)}{'' if prompts == PROMPTS else f'-{prompts}'}"  # arms share their first part
-            weights = seed.grpo(name, weights, domains, steps, job.charges, prompts)
+            name += "" if pool is None else f"-of-{pool}"
+            weights = seed.grpo(name, weights, domains, steps, job.charges, prompts, pool)
         found = {domain: seed.measure(name, weights, domain) for domain in DOMAINS}
     return {"metrics": {**found, "both": sum(found.values()) / len(found)}}
 
@@ -74,6 +78,8 @@ EXPERIMENT = Experiment(
         contrast("mixed", "sums, then purchases", "both"),
         *(contrast("mixed", "purchases, then sums", metric) for metric in ("purchases", "sums", "both")),
         contrast("mixed", "sums, then purchases, small steps", "purchases"),
+        contrast("mixed, each question once", "sums, then purchases", "purchases"),
+        contrast("mixed, each question once", "sums, then purchases, small steps", "purchases"),
         contrast("start", "sums only", "purchases"),
         contrast("purchases only", "sums, then purchases", "purchases"),
         contrast("start", "purchases only", "sums"),

@@ -82,7 +82,7 @@ class Recorder(Seed):
         self.asked.append(("dpd", weights))
         return "dpd"
 
-    def grpo(self, name, weights, domains, steps, charges, prompts=domain_seed.PROMPTS):
+    def grpo(self, name, weights, domains, steps, charges, prompts=domain_seed.PROMPTS, which=None):
         self.asked.append((weights, *domains, str(steps * prompts)))
         return f"{weights} {'+'.join(domains)}"
 
@@ -113,6 +113,18 @@ def test_all_arms_of_two_parts_take_as_many_questions_of_each_domain(monkeypatch
     assert questions["start"] == {"sums": 0, "purchases": 0}
     for arm in [arm for arm, own in domains.ARMS.items() if len(own["parts"]) == 2]:
         assert questions[arm] == {"sums": 16 * domain_seed.PROMPTS, "purchases": 16 * domain_seed.PROMPTS}
+
+
+def test_the_halves_of_a_domain_share_no_question(tmp_path):
+    seed = Seed(tmp_path, 1, SMALL)
+    for domain in domain_seed.DOMAINS:
+        both, first, second = (
+            [row["question"] + str(row.get("data")) for _, row in seed.pool(domain, which).rows()]
+            for which in (None, 0, 1)
+        )
+        assert sorted(first + second) == sorted(both)
+        assert not set(first) & set(second)
+        assert abs(len(first) - len(second)) <= 1
 
 
 @pytest.mark.parametrize("arm", agents.ARMS)
