@@ -256,7 +256,7 @@ class RankLauncher(_SubprocessScriptLauncher):
                     del ranks[rank]
             if ranks and time.monotonic() > end:
                 raise TimeoutError(
-                    f"rank {min(ranks)} is still running {_EXIT_SECONDS:.0f} s after the first one was done, and is killed: "
+                    f"rank {min(ranks)} is still running {_EXIT_SECONDS:.0f} s after the first one was done, and is killed; "
                     "look at what its callbacks do at the end"
                 )
             time.sleep(0.01)

@@ -74,9 +74,9 @@ def contrasts_table(plan: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         "difference",
         "95 % over seeds",
         "95 % over items",
-        "higher in",
+        "first higher in",
         "p",
-        "second arm",
+        "first is",
     )
     return table(head, rows)
 
