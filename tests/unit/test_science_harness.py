@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,7 @@ def test_a_killed_experiment_goes_on_and_several_processes_share_the_work(tmp_pa
     assert len(ran) - 2 == len(jobs.all()) == 13
 
 
-def test_jobs_whose_seed_is_trained_by_another_process_are_left_for_later(tmp_path):
+def test_jobs_whose_seed_is_trained_by_another_process_are_left_for_later(tmp_path, capsys):
     def shares_its_seed(job):
         with folder_lock(job.folder.parent / f"shared-{job.seed}", "trains this seed"):
             return plain_run(job)
@@ -137,7 +138,24 @@ def test_jobs_whose_seed_is_trained_by_another_process_are_left_for_later(tmp_pa
     of_seed = [job for job in jobs.all() if job.seed == 2]
     with folder_lock(of_seed[0].folder.parent / "shared-2", "trains this seed"):
         assert jobs.run(jobs.all()) == len(jobs.all()) - len(of_seed)
+    assert f"{len(of_seed)} runs are left, since other processes run them" in capsys.readouterr().err
     assert jobs.run(jobs.all()) == len(of_seed)
+    assert "are left" not in capsys.readouterr().err
+
+
+def test_what_was_left_is_tried_again_before_the_end(tmp_path):
+    other = ExitStack()  # a process that ends while this one runs
+
+    def last(job):
+        if len(ran := [each for each in jobs.all() if jobs.found(each)]) == len(jobs.all()) - 2:
+            other.close()
+        assert job not in ran
+        return plain_run(job)
+
+    jobs = Jobs(experiment(run=last), tmp_path)
+    with other:
+        other.enter_context(folder_lock(jobs.job("small", 2, "none").folder, "runs", LOCK))
+        assert jobs.run(jobs.all()) == len(jobs.all())
 
 
 def test_a_time_limit_starts_no_further_run(tmp_path):

@@ -8,7 +8,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,25 +93,42 @@ class Jobs:
     def run(self, jobs: Iterable[Job], seconds: float = math.inf) -> int:
         """Run the jobs that are neither done nor run by another process; returns their number.
 
-        A job is also left out while another process trains what it shares with other jobs, such as the first model of its seed.
+        A job is also left out while another process trains what it shares with other jobs, such as the first model of its
+        seed. It is tried again when the others have run; what is left then is said.
 
         Args:
             jobs: of these.
             seconds: start none after so long.
         """
-        begin, number = time.perf_counter(), 0
-        for job in jobs:
-            if time.perf_counter() - begin > seconds:
-                break
-            with ExitStack() as stack:
+        end = time.perf_counter() + seconds
+        number, left = 0, list(jobs)
+        while left:
+            ran, in_use = 0, []
+            for job in left:
+                if time.perf_counter() > end:
+                    return number + ran
                 try:
-                    stack.enter_context(folder_lock(job.folder, "runs", LOCK))
-                    if self.found(job) is None:
-                        self._run(job)
-                        number += 1
+                    ran += self._run_alone(job)
                 except FolderInUse:
-                    continue
+                    in_use.append(job)
+            number += ran
+            if in_use and not ran:
+                print(
+                    f"{len(in_use)} runs are left, since other processes run them or train their seed; run this again when those "
+                    "have ended",
+                    file=sys.stderr,
+                )
+                break
+            left = in_use
         return number
+
+    def _run_alone(self, job: Job) -> bool:
+        """Run a job that has no result yet."""
+        with folder_lock(job.folder, "runs", LOCK):
+            if self.found(job) is not None:
+                return False
+            self._run(job)
+            return True
 
     def _run(self, job: Job) -> None:
         begin = processor_seconds()
