@@ -201,8 +201,7 @@ class Arm:
 
     def opd(self, start: str, share: float) -> str:
         """On-policy distillation, by reverse KL."""
-        from nbg_lightning import OPDModule, PromptDataModule, WarmupDecay
-        from nbg_lightning.data import QuestionList
+        from nbg_lightning import OPDModule, WarmupDecay
 
         seed = self.seed
         prompts = round(STEP_TOKENS / self.length / GROUP_SIZE)
@@ -214,27 +213,26 @@ class Arm:
             max_new_tokens=MAX_NEW_TOKENS,
             **{**seed.options(), "micro_batch_tokens": 8192},
         )
-        data = PromptDataModule(
-            {"sums": QuestionList(questions(seed.sums["pairs"]))},
-            str(seed.tokenizer),
-            prompts,
-            steps=steps,
-            data_dir=str(seed.folder / "data"),
-            seed=seed.seed,
-        )
+        data = seed.prompts(seed.sums["pairs"], prompts, steps)
         lr = self.settings.get("opd_lr", self.settings["lr"])
         return seed.fit(f"{self.name}-opd", module, data, [WarmupDecay(lr, 0.1)])[0]
 
+    # -- measuring -----------------------------------------------------------------------------------------------------
+
+    def scores(self, name: str, weights: str) -> list[float]:
+        """The share of right answers to each test question: four answers to each, at the temperature of the paper."""
+        seed = self.seed
+        asked = questions(seed.sums["validation" if seed.seed in TUNING_SEEDS else "test"])
+        sampling = {"max_new_tokens": MAX_NEW_TOKENS, "temperature": 0.6, "top_p": 0.95, "n": 4}
+        return seed.test(name, weights, {"sums": asked}, **sampling)["sums"]
+
 
 def run(job: Job, kind: type[Arm] = Arm, seed_kind: type[Seed] = Seed) -> Mapping[str, Any]:
-    """Train an arm, and ask the test questions: four answers to each, at the temperature of the paper."""
+    """Train an arm, and ask the test questions."""
     seed = seed_kind(job.folder.parent, job.seed, job.settings)
     with folder_lock(seed.folder, "trains this student"):
         arm = kind(job, seed)
-        weights = arm.weights()
-        asked = questions(seed.sums["validation" if job.seed in TUNING_SEEDS else "test"])
-        sampling = {"max_new_tokens": MAX_NEW_TOKENS, "temperature": 0.6, "top_p": 0.95, "n": 4}
-        scores = seed.test(arm.name, weights, {"sums": asked}, **sampling)["sums"]
+        scores = arm.scores(arm.name, arm.weights())
     return {"metrics": {"accuracy": sum(scores) / len(scores)}, "items": {"accuracy": scores}, "pairs": len(seed.pairs)}
 
 

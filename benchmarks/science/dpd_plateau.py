@@ -17,7 +17,6 @@ from dpd_arms import SETTINGS as OF_ARMS
 from dpd_arms import TUNING_SEEDS, Arm
 from dpd_seed import MAX_NEW_TOKENS, Seed
 from harness import Budget, Contrast, Experiment, Job, Metric, main
-from stages import questions
 
 from nbg_lightning.data.folder_lock import folder_lock
 
@@ -77,16 +76,11 @@ class PlateauArm(Arm):
 def run(job: Job) -> Mapping[str, Any]:
     """Train an arm, then GRPO, and ask the test questions after each."""
     seed = Seed(job.folder.parent, job.seed, job.settings)
-    sampling = {"max_new_tokens": MAX_NEW_TOKENS, "temperature": 0.6, "top_p": 0.95, "n": 4}
-    asked = questions(seed.sums["validation" if job.seed in TUNING_SEEDS else "test"])
     with folder_lock(seed.folder, "trains this student"):
         arm = PlateauArm(job, seed)
         weights = arm.weights()
         after = arm.grpo(weights)
-        items = {
-            "accuracy": seed.test(arm.name, weights, {"sums": asked}, **sampling)["sums"],
-            "after_grpo": seed.test(f"{arm.name}-grpo", after, {"sums": asked}, **sampling)["sums"],
-        }
+        items = {"accuracy": arm.scores(arm.name, weights), "after_grpo": arm.scores(f"{arm.name}-grpo", after)}
     metrics = {name: sum(scores) / len(scores) for name, scores in items.items()}
     metrics["gain"] = metrics["after_grpo"] - metrics["accuracy"]
     return {"metrics": metrics, "items": items, "pairs": len(seed.pairs)}
