@@ -8,9 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 
+import dpd_plateau
 from derivations import derivations, worked
 from dpd_arms import ARMS, TUNING_SEEDS
 from dpd_arms import EXPERIMENT as DPD
+from dpd_plateau_rates import CANDIDATES as PLATEAU
+from dpd_plateau_rates import EXPERIMENT as RATES
 from dpd_rates import CANDIDATES
 from dpd_seed import Seed
 from quickstart_seeds import EXPERIMENT as QUICKSTART
@@ -62,6 +65,14 @@ def test_rates_are_chosen_for_arms_of_the_experiment_on_no_seed_of_it():
     for name, candidate in CANDIDATES.items():
         arm = name.rsplit(" ", 2)[0]
         assert {**ARMS[arm], "lr": candidate["lr"], "beta": candidate["beta"]} == candidate
+
+
+def test_the_rates_at_the_plateau_are_candidates_of_its_tuning():
+    chosen = {
+        arm for arm, own in dpd_plateau.ARMS.items() for name, each in PLATEAU.items() if own == each and arm in name
+    }
+    assert chosen == set(dpd_plateau.ARMS)
+    assert set(RATES.tuning_seeds).isdisjoint(dpd_plateau.EXPERIMENT.budgets["plateau"].seeds)
 
 
 @pytest.mark.parametrize(
