@@ -40,7 +40,7 @@ def undecided(monkeypatch):
     monkeypatch.setattr(products, "_onednn", None)
 
 
-@pytest.mark.parametrize("shape", [(1, 256, 256), (3, 256, 300), (300, 512, 256), (2, 5, 256, 512), (0, 256, 256)])
+@pytest.mark.parametrize("shape", [(1, 2048, 2048), (64, 256, 256), (300, 512, 256), (2, 40, 256, 512)])
 @pytest.mark.parametrize("bias", [False, True])
 def test_linear_and_its_gradients_are_those_of_float64(library, shape, bias):
     *rows, inputs, outputs = shape
@@ -112,12 +112,26 @@ def test_a_large_result_is_written_in_parts(library, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_dtypes_and_small_weights_are_left_to_torch(monkeypatch, dtype):
+def test_other_dtypes_are_left_to_torch(monkeypatch, dtype):
     monkeypatch.setattr(products, "_onednn", True)
-    x, weight = draw(3, 256).to(dtype), draw(256, 256, seed=1).to(dtype)
+    x, weight = draw(300, 256).to(dtype), draw(256, 256, seed=1).to(dtype)
     assert not products.uses_onednn(x, weight)
     assert torch.equal(products.linear(x, weight), F.linear(x, weight))
-    assert not products.uses_onednn(draw(3, 8), draw(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("rows", "calls"), [((63,), 0), ((64,), 3), ((0,), 0), ((2, 32), 3)], ids=["63", "64", "none", "two of 32"]
+)
+def test_small_products_are_left_to_torch(monkeypatch, rows, calls):
+    """The work decides, not the weight: a call costs as much as four million multiplications save, and no rows are no work."""
+    monkeypatch.setattr(products, "_onednn", True)
+    made, by_onednn = [], products._by_onednn
+    monkeypatch.setattr(products, "_by_onednn", lambda *given: made.append(1) or by_onednn(*given))
+    x, weight = draw(*rows, 256).requires_grad_(), draw(256, 256, seed=1).requires_grad_()
+    y = products.linear(x, weight)
+    y.sum().backward()
+    assert y.shape == x.shape and x.grad.shape == x.shape and weight.grad.shape == weight.shape
+    assert len(made) == calls  # forward, and the gradients of both
 
 
 def loss_and_gradients(model):
@@ -163,7 +177,9 @@ def test_the_decoder_scores_the_same_by_both(monkeypatch):
     scores = []
     for choice in (True, False):
         monkeypatch.setattr(products, "_onednn", choice)
-        scores.append(torch.cat(Decoder(model).score([[1, 2, 3, 4], [5, 6]])))
+        with Weights() as weights:
+            scores.append(torch.cat(Decoder(model).score([list(range(1, 100)), list(range(100, 150))])))
+        assert bool(weights.found) == choice
     torch.testing.assert_close(*scores, rtol=1e-5, atol=1e-5)
 
 
