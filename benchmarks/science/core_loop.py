@@ -2,7 +2,7 @@
 
 It uses the components of `PretrainModule`, `CurriculumDataModule` and `FGWSD` and gives the same numbers (a test compares the
 weights), without what a short run does not need: logging, checkpoints, signals. A step of 1,024 tokens of a small model takes a
-third of the processor time.
+third of the processor time. Long runs are compiled, by the rule of ``compile: auto``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def pretrain(
     """
     import torch
 
+    from nbg_lightning import ParallelConfig
     from nbg_lightning.core.batch import IGNORE
+    from nbg_lightning.core.compilation import compiling_pays, host_compiler
     from nbg_lightning.core.create import create_model
     from nbg_lightning.modules.optimizer import build_optimizer
     from nbg_lightning.modules.pretrain import cross_entropy
@@ -49,7 +51,9 @@ def pretrain(
     data.use_curriculum(curriculum)
     order, batches = data.order, data.step_dataset(data.order)
     rows = curriculum.tokens_per_step // curriculum.sequence_length
-    model = create_model(core, seed=seed)
+    operations = core.flops_per_token(curriculum.sequence_length) * curriculum.num_steps * curriculum.tokens_per_step
+    compiled = compiling_pays(operations, "cpu") and host_compiler("cpu") is not None
+    model = create_model(core, ParallelConfig(compile=compiled), seed=seed)
     adamw = build_optimizer(model.named_parameters(), optimizer)
     last_stage = curriculum.tokens_of(len(curriculum.stages) - 1) // curriculum.tokens_per_step
     points = [curriculum.num_steps - round(place * last_stage / merged) for place in range(merged)]
