@@ -35,6 +35,15 @@ ARMS: dict[str, dict[str, Any]] = {
 }
 
 
+def after(stage: str, seed: Seed, name: str, weights: str, job: Job) -> str:
+    """The weights after a stage on sums, kept under a name."""
+    if stage == "chosen":
+        return seed.chosen(name, weights)
+    if stage == "dpd":
+        return seed.dpd(name, weights)
+    return seed.grpo(name, weights, ["sums"], job.settings["half"], job.charges)
+
+
 def run(job: Job) -> Mapping[str, Any]:
     """Train an arm, measure both domains, and train on purchases. In the folder of `domains.py` what both do is done once."""
     seed, settings = Seed(job.folder.parent, job.seed, job.settings), job.settings
@@ -44,12 +53,7 @@ def run(job: Job) -> Mapping[str, Any]:
         weights = seed.start(order)
         if stage is not None:
             name = f"{name}-{stage}"
-        if stage == "chosen":
-            weights = seed.chosen(name, weights)
-        elif stage == "dpd":
-            weights = seed.dpd(name, weights)
-        elif stage == "sums":
-            weights = seed.grpo(name, weights, ["sums"], settings["half"], job.charges)
+            weights = after(stage, seed, name, weights, job)
         found = {domain: seed.measure(name, weights, domain) for domain in DOMAINS}
         name = f"{name}-purchases"
         weights = seed.grpo(name, weights, ["purchases"], settings["half"], job.charges)

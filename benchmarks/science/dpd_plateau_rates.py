@@ -13,16 +13,16 @@ from dataclasses import replace
 from typing import Any
 
 from dpd_plateau import ARMS, EXPERIMENT, SETTINGS
-from harness import Budget, main
+from harness import Budget, candidates, main
 
 
-def rates(*each: float) -> list[dict[str, Any]]:
-    """Candidates that differ in the learning rate."""
-    return [{"lr": lr} for lr in each]
+def rates(*each: float, name: str = "lr") -> list[dict[str, Any]]:
+    """Candidates that differ in a learning rate."""
+    return [{name: rate} for rate in each]
 
 
 SHORT = {"rl_prompts": 16, "rl_steps": 60}
-GRPO = [{**SHORT, "rl_lr": lr} for lr in (2e-4, 5e-4, 1e-3)]
+GRPO = [{**SHORT, **each} for each in rates(2e-4, 5e-4, 1e-3, name="rl_lr")]
 GRID: dict[str, Sequence[dict[str, Any]]] = {
     "start": [{}, *GRPO],
     "more SFT": rates(5e-4, 2e-3),
@@ -35,18 +35,13 @@ GRID: dict[str, Sequence[dict[str, Any]]] = {
     "joint": [*rates(3e-4, 1e-3, 2e-3, 4e-3), {"beta": 0.5}],
     "joint, DPO at a tenth": rates(3e-4, 1e-3, 2e-3),
     "OPD": rates(3e-4, 1e-3, 2e-3),
-    "joint, then OPD": [{"opd_lr": 3e-4}, {"opd_lr": 1e-3}],
-}
-CANDIDATES = {
-    " ".join([arm, *(f"{name} {value:g}" for name, value in own.items())]): {**ARMS[arm], **own}
-    for arm, grid in GRID.items()
-    for own in grid
+    "joint, then OPD": rates(3e-4, 1e-3, name="opd_lr"),
 }
 EXPERIMENT = replace(
     EXPERIMENT,
     name="dpd_plateau_rates",
     question="Which learning rate suits each arm of dpd_plateau, and which settings its GRPO?",
-    arms=CANDIDATES,
+    arms=candidates(ARMS, GRID),
     budgets={"plateau": Budget(SETTINGS, seeds=())},
     primary=replace(EXPERIMENT.primary, first="start", second="SFT on chosen lr 0.002"),
     secondary=(),

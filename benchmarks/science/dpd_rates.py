@@ -9,32 +9,29 @@ Prints the accuracy of each on questions that the experiment does not ask; the b
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 from dpd_arms import ARMS, EXPERIMENT, SETTINGS
-from harness import Budget, main
+from dpd_plateau_rates import rates
+from harness import Budget, candidates, main
 
-RATES = {
-    "SFT on chosen": (5e-4, 1e-3),
-    "positive only": (5e-4, 1e-3),
-    "both": (2e-4, 5e-4),
-    "joint": (1e-4, 3e-4),
-    "OPD": (3e-4, 1e-3),
-    "DPO": (1e-5, 3e-5, 1e-4),
-}
-BETAS = {"DPO": (0.1, 0.5), "joint": (0.1, 1.0)}
-CANDIDATES = {
-    f"{arm} {lr:g} {beta:g}": {**ARMS[arm], "lr": lr, "beta": beta}
-    for arm, rates in RATES.items()
-    for lr in rates
-    for beta in BETAS.get(arm, (0.1,))
+GRID = {
+    "teacher": [{}],
+    "start": [{}],
+    "SFT on chosen": rates(5e-4, 1e-3),
+    "positive only": rates(5e-4, 1e-3),
+    "both": rates(2e-4, 5e-4),
+    "joint": [{"lr": lr, "beta": beta} for lr, beta in product((1e-4, 3e-4), (0.1, 1.0))],
+    "OPD": rates(3e-4, 1e-3),
+    "DPO": [{"lr": lr, "beta": beta} for lr, beta in product((1e-5, 3e-5, 1e-4), (0.1, 0.5))],
 }
 EXPERIMENT = replace(
     EXPERIMENT,
     name="dpd_rates",
     question="Which learning rate and beta suit each arm of dpd_arms?",
-    arms={**{name: ARMS[name] for name in ("teacher", "start")}, **CANDIDATES},
+    arms=candidates(ARMS, GRID),
     budgets={"sums": Budget(SETTINGS, seeds=())},
-    primary=replace(EXPERIMENT.primary, first="start", second="SFT on chosen 0.001 0.1"),
+    primary=replace(EXPERIMENT.primary, first="start", second="SFT on chosen lr 0.001"),
     secondary=(),
 )
 

@@ -11,7 +11,7 @@ An `Experiment` names its question, arms, budgets, seeds and contrasts. ``main(e
 
 from harness.charges import Charges
 from harness.command import main
-from harness.experiment import Budget, Contrast, Experiment, Metric, Trend
+from harness.experiment import Budget, Contrast, Experiment, Metric, Trend, candidates
 from harness.jobs import Job
 
-__all__ = ["Budget", "Charges", "Contrast", "Experiment", "Job", "Metric", "Trend", "main"]
+__all__ = ["Budget", "Charges", "Contrast", "Experiment", "Job", "Metric", "Trend", "candidates", "main"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +50,26 @@ class Budget:
     settings: Mapping[str, Any]
     seeds: tuple[int, ...]
     arms: tuple[str, ...] | None = None
+
+
+def candidates(
+    arms: Mapping[str, Mapping[str, Any]], grid: Mapping[str, Iterable[Mapping[str, Any]]]
+) -> dict[str, dict[str, Any]]:
+    """Arms with other settings, named after them, to choose among on tuning seeds.
+
+    Args:
+        arms: settings of each.
+        grid: the settings to try, by arm; an empty one is the arm as it is.
+
+    Example:
+        >>> candidates({"DPO": {"beta": 0.1}}, {"DPO": [{}, {"lr": 1e-4}]})
+        {'DPO': {'beta': 0.1}, 'DPO lr 0.0001': {'beta': 0.1, 'lr': 0.0001}}
+    """
+    return {
+        " ".join([arm, *(f"{name} {value:g}" for name, value in own.items())]): {**arms[arm], **own}
+        for arm, tried in grid.items()
+        for own in tried
+    }
 
 
 @dataclass(frozen=True)
