@@ -56,7 +56,7 @@ def picture(document: Mapping[str, Any]) -> Figure:
     number = sum(1 for each in (results["primary"], *results["secondary"]) if each and each["metric"] == metric)
     found, axes = figure(2, width=11, height=max(3.4, 0.42 * number + 1.2))
     runs(axes[0], results["arms"][budget], metric, told["scale"])
-    axes[0].set_title(textwrap.fill(f"{told['text']}, {budget}; a dot a seed", 75), fontsize=9.5, color=INK)
+    axes[0].set_title(textwrap.fill(f"{told['text']}, {budget}; a dot a seed", 60), fontsize=9.5, color=INK)
     contrasts(axes[1], plan, results, metric)
     return found
 
