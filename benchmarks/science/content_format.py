@@ -2,9 +2,10 @@
 
     python benchmarks/science/content_format.py run       # see harness/ for the commands
 
-A document is a worked problem (`worked_problems`). Each of its four steps is wrong with one probability (content), and each of its
-four layout units (three marks, and the order of results) is changed with another (format); both are 0, 1/4 or 1/2, drawn
-independently. The shares that result are tagged from 0 to 9 with equal noise, as by a good annotator. An arm trains on the best third of the documents:
+A document is a worked problem (`worked_problems`). Each of its four steps is wrong with one probability (content), and each of
+its four layout units (three marks, and the order of results) is changed with another (format); both are 0, 1/4 or 1/2, drawn
+independently. The shares that result are tagged from 0 to 9 with equal noise, as by a good annotator. An arm trains on the best
+third of the documents:
 
 * ``random``: any third; ``content``: by the content score; ``format``: by the format score; ``both``: by their sum;
 * at the second budget also by each single dimension; `rubric_dimensions.py` keeps the predictive ones.

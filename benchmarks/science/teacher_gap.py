@@ -3,8 +3,8 @@
     python benchmarks/science/teacher_gap.py run        # see harness/ for the commands
 
 The arms are those of `dpd_arms.py`, with its budget of operations; a budget here is a pair of a teacher and a student that were
-trained for fewer steps. At the primary gap there are two more: ``joint, worse negatives``, with rejected answers of a model that has only
-learned the format, and ``both``, without the sequence term. The accuracy of each teacher and student is measured (arms
+trained for fewer steps. At the primary gap there are two more: ``joint, worse negatives``, with rejected answers of a model that
+has only learned the format, and ``both``, without the sequence term. The accuracy of each teacher and student is measured (arms
 ``teacher`` and ``start``); the trend is over the teacher's steps.
 """
 

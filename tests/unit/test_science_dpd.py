@@ -8,19 +8,30 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 
+import agents
+import agents_rates
+import dpd_arms
 import dpd_plateau
+import dpd_plateau_rates
+import dpd_rates
+import teacher_gap
+import teacher_gap_rates
 from derivations import derivations, worked
-from dpd_arms import ARMS, TUNING_SEEDS
-from dpd_arms import EXPERIMENT as DPD
-from dpd_plateau_rates import CANDIDATES as PLATEAU
-from dpd_plateau_rates import EXPERIMENT as RATES
-from dpd_rates import CANDIDATES
 from dpd_seed import Seed
+from harness import candidates
 from quickstart_seeds import EXPERIMENT as QUICKSTART
 from quickstart_seeds import RECIPE, needed
 from stages import RESULTS_OF_A_STEP, draw_sums
 
 from nbg_lightning.recipe.plan import Recipe
+
+EXPERIMENTS = {"dpd_arms": dpd_arms, "dpd_plateau": dpd_plateau, "teacher_gap": teacher_gap, "agents": agents}
+RATES = {
+    "dpd_arms": dpd_rates,
+    "dpd_plateau": dpd_plateau_rates,
+    "teacher_gap": teacher_gap_rates,
+    "agents": agents_rates,
+}
 
 
 def test_every_derivation_is_of_known_facts_and_ends_in_the_answer():
@@ -52,7 +63,7 @@ def test_conversations_take_each_derivation():
 
 
 def test_seeds_of_a_student_share_sums_and_no_sum_is_in_two_splits(tmp_path):
-    settings = {**DPD.budgets["sums"].settings, "sft": 20, "teacher_sft": 20, "pairs": 20, "validation": 10, "test": 10}
+    settings = {**dpd_arms.SETTINGS, "sft": 20, "teacher_sft": 20, "pairs": 20, "validation": 10, "test": 10}
     first, second = (Seed(tmp_path, seed, settings) for seed in (1, 2))
     assert first.sums == second.sums
     assert first.sft_rows != second.sft_rows, "which derivation is shown is the seed's"
@@ -60,19 +71,27 @@ def test_seeds_of_a_student_share_sums_and_no_sum_is_in_two_splits(tmp_path):
     assert len(set(asked)) == len(asked) == 80
 
 
-def test_rates_are_chosen_for_arms_of_the_experiment_on_no_seed_of_it():
-    assert set(TUNING_SEEDS).isdisjoint(DPD.budgets["sums"].seeds)
-    for name, candidate in CANDIDATES.items():
-        arm = name.rsplit(" ", 2)[0]
-        assert {**ARMS[arm], "lr": candidate["lr"], "beta": candidate["beta"]} == candidate
+@pytest.mark.parametrize("tuned", ["dpd_arms", "dpd_plateau", "teacher_gap", "agents"])
+def test_the_settings_of_an_arm_are_candidates_of_its_tuning(tuned):
+    experiment = EXPERIMENTS[tuned].EXPERIMENT
+    tuning = RATES[tuned]
+    seeds = {seed for budget in experiment.budgets.values() for seed in budget.seeds}
+    assert seeds.isdisjoint(tuning.EXPERIMENT.tuning_seeds) and tuning.EXPERIMENT.tuning_seeds
+    for budget in tuning.EXPERIMENT.budgets:
+        settings = experiment.budgets[budget].settings
+        assert tuning.EXPERIMENT.budgets[budget].settings == settings
+        tried = [{**settings, **own} for own in tuning.EXPERIMENT.arms.values()]
+        for arm in tuning.GRID:
+            assert {**settings, **experiment.arms[arm]} in tried
 
 
-def test_the_rates_at_the_plateau_are_candidates_of_its_tuning():
-    chosen = {
-        arm for arm, own in dpd_plateau.ARMS.items() for name, each in PLATEAU.items() if own == each and arm in name
+def test_candidates_are_named_after_what_differs():
+    arms = {"DPO": {"lr": 1.0, "beta": 0.1}, "SFT": {"lr": 1.0}}
+    assert candidates(arms, {"SFT": [{}], "DPO": [{"lr": 1e-4}, {"lr": 2.0, "beta": 0.5}]}) == {
+        "SFT": {"lr": 1.0},
+        "DPO lr 0.0001": {"lr": 1e-4, "beta": 0.1},
+        "DPO lr 2 beta 0.5": {"lr": 2.0, "beta": 0.5},
     }
-    assert chosen == set(dpd_plateau.ARMS)
-    assert set(RATES.tuning_seeds).isdisjoint(dpd_plateau.EXPERIMENT.budgets["plateau"].seeds)
 
 
 @pytest.mark.parametrize(
