@@ -27,7 +27,11 @@ SIZES = {
     "3 M parameters": {"width": 256, "layers": 3},
 }
 TOKENS_PER_PARAMETER, RATE, PRIMARY = 20, 4e-3, "0.3 M parameters"
-PLANNED, SMALL = tuple(SIZES)[1:], tuple(SIZES)[:3]  # the smallest was added, since the largest take days of a core
+PLANNED, SMALL, RUN = (
+    tuple(SIZES)[1:],
+    tuple(SIZES)[:3],
+    tuple(SIZES)[1:4],
+)  # the last two were added: the largest takes a day
 PARAMETERS = {name: shape(size, length(KIND)).num_parameters for name, size in SIZES.items()}
 
 
@@ -61,7 +65,7 @@ EXPERIMENT = replace(
     budgets={name: budget(name) for name in (PRIMARY, *(other for other in SIZES if other != PRIMARY))},
     primary=Contrast("HQ decay", "FG", "log_bits", PRIMARY),
     secondary=tuple(Contrast("HQ decay", "FG", "log_bits", name) for name in SIZES if name != PRIMARY),
-    trends=(trend(PLANNED), trend(SMALL)),
+    trends=(trend(PLANNED), trend(SMALL), trend(RUN)),
     tuning_seeds=(101, 102),
     run=run,
 )
