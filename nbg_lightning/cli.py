@@ -68,12 +68,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if stopping.is_launched():
             die_with(os.getppid())
-        code = _run(command, argv, debug, signals)
+        try:
+            code = _run(command, argv, debug, signals)
+        except (Exception, SystemExit) as error:
+            if not _is_one_of_several(arguments):
+                raise
+            code = _told(error)
     if code > 128 and stopping.is_launched():
         code = 0  # Lightning kills a rank that has started one that failed
-    if arguments is None and "torch.distributed" in sys.modules and get_world_size() > 1:
+    if _is_one_of_several(arguments):
         end_rank(code)
     return code
+
+
+def _is_one_of_several(arguments: Sequence[str] | None) -> bool:
+    """Whether this process is a rank among others, and nothing else."""
+    return arguments is None and "torch.distributed" in sys.modules and get_world_size() > 1
+
+
+def _told(error: BaseException) -> int:
+    """Print an exception that nobody catches as Python does at its end, and return its exit code."""
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return error.code or 0
+    print(error.code, file=sys.stderr)
+    return 1
 
 
 @contextmanager

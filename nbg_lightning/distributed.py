@@ -9,8 +9,12 @@ import io
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
+
+_FLUSH_SECONDS = 30.0  # for what files still buffer at the end of a rank
 
 
 def _group() -> Any:
@@ -80,9 +84,27 @@ def end_rank(code: int) -> NoReturn:
 
 
 def _flush_open_files() -> None:
-    """Write what files that nobody has closed, and C's streams, still buffer, as the end of the interpreter would."""
+    """Write what files that nobody has closed, and C's streams, still buffer, as the end of the interpreter would.
+
+    What a file writes only when it is closed, such as the directory of a zip archive, is not written.
+    """
     for kind in (io.TextIOWrapper, (io.BufferedWriter, io.BufferedRandom)):  # text first, which fills the others
-        for file in [each for each in gc.get_objects() if issubclass(type(each), kind)]:
-            with suppress(Exception):  # of any class; the interpreter ignores what destructors raise, too
-                file.flush()
-    ctypes.CDLL(None).fflush(None)
+        _call_all([each.flush for each in gc.get_objects() if issubclass(type(each), kind)])
+    _call_all([lambda: ctypes.CDLL(None).fflush(None)])
+
+
+def _call_all(calls: Sequence[Callable[[], object]]) -> None:
+    """Call functions side by side, and leave those behind that wait too long: for a disk that does not answer, or for the lock
+    of a thread that waits for one.
+    """
+
+    def quiet(call: Callable[[], object]) -> None:
+        with suppress(Exception):  # of any class; the interpreter ignores what destructors raise, too
+            call()
+
+    threads = [threading.Thread(target=quiet, args=(call,), daemon=True) for call in calls]
+    end = time.monotonic() + _FLUSH_SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))

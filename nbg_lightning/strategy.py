@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
-import sys
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ from nbg_lightning.core.checkpoint_folder import checkpoints_below, is_complete,
 from nbg_lightning.core.checkpoint_names import META
 from nbg_lightning.core.checkpoint_save import BackgroundSaver, cause, save_checkpoint
 from nbg_lightning.error_line import first_line
-from nbg_lightning.stopping import LAUNCHER
+from nbg_lightning.stopping import LAUNCHER, say
 from nbg_lightning.url_path import PathOrUrl, place_of
 from nbg_lightning.worker_process import worker_context
 
@@ -250,11 +250,14 @@ class RankLauncher(_SubprocessScriptLauncher):
         while ranks:
             for rank, code in [(rank, process.poll()) for rank, process in ranks.items()]:
                 if code:
-                    print(f"rank {rank} ended with exit code {code} after the first one was done", file=sys.stderr)
+                    how = f"ended with exit code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+                    say(f"rank {rank} {how} after the first one was done")
                     return code if code > 0 else 128 - code
                 if code == 0:
                     del ranks[rank]
             if ranks and time.monotonic() > end:
+                for process in ranks.values():  # they would end with this process, unless it does not end either
+                    process.kill()
                 raise TimeoutError(
                     f"rank {min(ranks)} is still running {_EXIT_SECONDS:.0f} s after the first one was done, and is killed; "
                     "look at what its callbacks do at the end"

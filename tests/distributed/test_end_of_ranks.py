@@ -76,3 +76,23 @@ def test_what_open_files_buffer_is_written(tmp_path):
     assert (tmp_path / "thread.txt").read_text() == "done"
     assert "of Python" in ended.stdout
     assert "of C\n" in ended.stdout
+
+
+STUCK = """
+import os, threading, time
+from nbg_lightning import distributed
+distributed._FLUSH_SECONDS = 1.0
+reader, writer = os.pipe()  # a disk that does not answer
+stuck, lines = open(writer, "wb"), open("lines.txt", "w")
+threading.Thread(target=lambda: stuck.write(bytes(4_000_000)), daemon=True).start()
+time.sleep(0.3)
+lines.write("last line")
+distributed.end_rank(3)
+"""
+
+
+def test_a_file_that_a_thread_is_stuck_in_does_not_keep_the_rank(tmp_path):
+    """As a checkpoint's that is written in the background to a disk that does not answer."""
+    ended = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert ended.returncode == 3, ended.stderr
+    assert (tmp_path / "lines.txt").read_text() == "last line"

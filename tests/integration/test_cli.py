@@ -378,6 +378,30 @@ def test_the_first_rank_waits_for_the_others(workshop, code):
     assert ("rank 1 ended with exit code 7 after the first one was done" in result.err) == bool(code)
 
 
+RAISES = """
+import lightning.pytorch as pl
+
+
+class Raises(pl.Callback):
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_fit_end(self, trainer, pl_module):
+        raise {"bug": AssertionError("a bug"), "exit": SystemExit(0)}[self.name]
+"""
+
+
+@pytest.mark.parametrize(("name", "codes"), [("bug", {1, 2}), ("exit", {0})])
+def test_what_nobody_catches_ends_ranks_as_it_ends_a_process(workshop, name, codes):
+    """With a traceback from the rank that tells it, whose code is 1; the first rank's is 2 where that is another one."""
+    (workshop.folder / "my_raises.py").write_text(RAISES)
+    raises = ("--trainer.callbacks+", "my_raises.Raises", f"--trainer.callbacks.name={name}")
+    line = ("fit", "--config", workshop.yaml, "--trainer.default_root_dir", workshop.folder / f"raises-{name}")
+    result = workshop.finish(workshop.start(*line, "--trainer.devices", 2, "--trainer.max_steps", 2, *raises))
+    assert result.code in codes, result.err
+    assert result.err.count("AssertionError: a bug") == (name == "bug")
+
+
 def test_a_checkpoint_behind_a_url_is_resumed_and_begun_from(workshop, tmp_path):
     """By the command, which asks the store and not this machine's folders."""
 
