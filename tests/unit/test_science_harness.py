@@ -17,6 +17,7 @@ from harness import Budget, Charges, Contrast, Experiment, Metric, Trend, main
 from harness.analysis import holm, seeds_needed, summarize
 from harness.command import collect
 from harness.jobs import LOCK, Jobs
+from harness.published import published_runs
 from harness.tables import experiment_tables, told_p, trends_table
 
 from nbg_lightning import LanguageModelConfig
@@ -156,6 +157,64 @@ def test_what_was_left_is_tried_again_before_the_end(tmp_path):
     with other:
         other.enter_context(folder_lock(jobs.job("small", 2, "none").folder, "runs", LOCK))
         assert jobs.run(jobs.all()) == len(jobs.all())
+
+
+def summarized(experiment, folder, *more):
+    """The JSON that the command writes."""
+    main(experiment, ["summary", "--folder", str(folder), *more])
+    return json.loads((seeds.RESULTS / f"{experiment.name}.json").read_text())["results"]
+
+
+def test_published_runs_are_neither_run_again_nor_lost_on_a_machine_without_their_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.picture.draw", lambda result: result)
+    monkeypatch.setattr("tables.write_tables", list)
+    first, ran = experiment(), []
+    first.register()
+    main(first, ["run", "--folder", str(tmp_path / "first"), "--seeds", "1", "2"])
+    before = summarized(first, tmp_path / "first")
+
+    def counted(job):
+        ran.append((job.budget, job.seed, job.arm))
+        return plain_run(job)
+
+    more = experiment(run=counted, arms={**first.arms, "much": {"gain": 1.0}})
+    more.register("a larger dose")
+    main(more, ["run", "--folder", str(tmp_path / "second"), "--published"])
+    assert ran == [
+        *(("small", seed, "much") for seed in (1, 2)),
+        *(("small", 3, arm) for arm in more.arms),
+    ]
+    after = summarized(more, tmp_path / "second", "--published")
+    assert after["arms"]["large"] == before["arms"]["large"]
+    assert after["arms"]["small"]["some"]["seeds"] == [1, 2, 3]
+    assert after["arms"]["small"]["much"]["seeds"] == [1, 2, 3]
+    assert after["primary"]["by_seed"][:2] == before["primary"]["by_seed"]
+    assert "interval_95_over_items" not in after["primary"]  # seed 3 has items, the published ones have none
+    kept = after["secondary"][1]
+    assert (
+        kept["budget"] == "large" and kept["interval_95_over_items"] == before["secondary"][1]["interval_95_over_items"]
+    )
+    assert summarized(more, tmp_path / "second")["arms"]["large"] == {}  # without --published, what the folder has
+
+
+def test_published_runs_of_other_settings_do_not_count(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.picture.draw", lambda result: result)
+    monkeypatch.setattr("tables.write_tables", list)
+    first = experiment()
+    first.register()
+    main(first, ["run", "--folder", str(tmp_path / "first")])
+    summarized(first, tmp_path / "first")
+    assert sum(map(len, published_runs(first).values())) == 13
+    fewer = {**first.budgets, "small": Budget({"tokens": 10}, seeds=(3, 4))}
+    assert published_runs(experiment(budgets=fewer))["small", "some"].keys() == {3}
+    longer = {**first.budgets, "small": Budget({"tokens": 11}, seeds=(1, 2, 3))}
+    assert {budget for budget, _ in published_runs(experiment(budgets=longer))} == {"large"}
+    stronger = experiment(arms={**first.arms, "some": {"gain": 0.3}})
+    assert ("small", "some") not in published_runs(stronger)
+    assert ("small", "none") in published_runs(stronger)
+    another = Metric("another number")
+    assert published_runs(experiment(metrics={**first.metrics, "other": another})) == {}
+    assert published_runs(experiment(name="new")) == {}
 
 
 def test_a_time_limit_starts_no_further_run(tmp_path):

@@ -7,6 +7,9 @@ An `Experiment` names its question, arms, budgets, seeds and contrasts. ``main(e
     python EXPERIMENT.py run          # every job (budget, seed, arm) that is not done; several processes may share the work
     python EXPERIMENT.py status       # how many are done
     python EXPERIMENT.py summary      # results/NAME.json, the picture, and the tables of every page that shows it
+
+Runs go on from the folder of runs. On a machine that does not have it, ``--published`` takes what results/NAME.json has of the
+same settings as done: ``run`` then adds seeds or arms, and ``summary`` writes all.
 """
 
 from harness.charges import Charges

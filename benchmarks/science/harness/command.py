@@ -14,6 +14,7 @@ from seeds import quiet, write_result
 from harness.analysis import seeds_needed, summarize
 from harness.experiment import Experiment, PlanError
 from harness.jobs import Job, Jobs
+from harness.published import keep_item_intervals, published_runs
 
 
 def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argparse.Namespace:
@@ -26,6 +27,9 @@ def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argpars
     parser.add_argument("--seeds", nargs="+", type=int, help="only these")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no run after so long")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--published", action="store_true", help="the runs of which results/ has the numbers count as done"
+    )
     parser.add_argument("--change", metavar="WHY", help="register: why the plan is another one")
     return parser.parse_args(given)
 
@@ -33,14 +37,21 @@ def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argpars
 def chosen(jobs: Jobs, arguments: argparse.Namespace) -> list[Job]:
     """Those that a call asks for."""
     wanted = ((arguments.arms, "arm"), (arguments.budgets, "budget"), (arguments.seeds, "seed"))
-    return [job for job in jobs.all() if all(only is None or vars(job)[key] in only for only, key in wanted)]
+    done = published_runs(jobs.experiment) if arguments.published else {}
+    return [
+        job
+        for job in jobs.all()
+        if all(only is None or vars(job)[key] in only for only, key in wanted)
+        and job.seed not in done.get((job.budget, job.arm), {})
+    ]
 
 
-def collect(jobs: Jobs) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
-    """What is done."""
+def collect(jobs: Jobs, published: bool = False) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+    """What is done; where the folder has no run, with ``published`` what the file in results/ has."""
+    there = published_runs(jobs.experiment) if published else {}
     runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for job in jobs.all():
-        if (found := jobs.found(job)) is not None:
+        if (found := jobs.found(job) or there.get((job.budget, job.arm), {}).get(job.seed)) is not None:
             runs[job.budget, job.arm][job.seed] = found
     return dict(runs)
 
@@ -53,10 +64,10 @@ def main(experiment: Experiment, given: Sequence[str] | None = None) -> None:
         if arguments.command == "register":
             print(f"{experiment.register(arguments.change)}: commit it before the first run")
         elif arguments.command == "status":
-            status(jobs)
+            status(jobs, arguments.published)
         elif arguments.command == "summary":
             experiment.check_registered()
-            write_summary(experiment, jobs)
+            write_summary(experiment, jobs, arguments.published)
         else:
             if not jobs.tuning:
                 experiment.check_registered()
@@ -68,10 +79,10 @@ def main(experiment: Experiment, given: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error)) from error
 
 
-def status(jobs: Jobs) -> None:
+def status(jobs: Jobs, published: bool = False) -> None:
     """Print what is done, by budget and arm."""
     planned = Counter((job.budget, job.arm) for job in jobs.all())
-    runs = collect(jobs)
+    runs = collect(jobs, published)
     for (budget, arm), number in planned.items():
         print(f"{budget}, {arm}: {len(runs.get((budget, arm), ()))} of {number} seeds")
 
@@ -91,13 +102,16 @@ def tell_tuning(experiment: Experiment, jobs: Jobs) -> None:
             print(f"{told}; more than 10,000 seeds would be needed to tell it")
 
 
-def write_summary(experiment: Experiment, jobs: Jobs) -> Path:
+def write_summary(experiment: Experiment, jobs: Jobs, published: bool = False) -> Path:
     """The JSON of what is done, its picture and its tables."""
     from tables import write_tables
 
     from harness.picture import draw
 
-    result = write_result(experiment.name, experiment.plan, summarize(experiment, collect(jobs)))
+    results = summarize(experiment, collect(jobs, published))
+    if published:
+        keep_item_intervals(results, experiment)
+    result = write_result(experiment.name, experiment.plan, results)
     print(draw(result))
     for page in write_tables():
         print(page)
