@@ -5,6 +5,8 @@
 The arms and the data are those of `quality_order.py`, with eight moves a problem instead of four, so that there are enough
 different problems, and with steps of eight windows. The logarithm of the bits is compared, since larger models come closer to
 the floor that the wrong steps set: a difference of -0.1 says that FG needs a fifth fewer bits, at any size.
+
+The budgets at equal tokens see as many as 0.1 M parameters at 20 a parameter, so that only size and learning rate change.
 """
 
 from __future__ import annotations
@@ -33,18 +35,29 @@ PLANNED, SMALL, RUN = (
     tuple(SIZES)[1:4],
 )  # the last two were added: the largest takes a day
 PARAMETERS = {name: shape(size, length(KIND)).num_parameters for name, size in SIZES.items()}
+SMALLEST_PLANNED = PLANNED[0]
+EQUAL_TOKENS = {  # largest first: the arms of a seed of it are those that take the time
+    f"{name}, 2.5 M tokens": name for name in reversed(PLANNED) if name != SMALLEST_PLANNED
+}
 
 
-def budget(name: str) -> Budget:
-    """A size with its tokens, in whole steps; the learning rate goes with the root of the width's reciprocal."""
-    steps = round(TOKENS_PER_PARAMETER * PARAMETERS[name] / step_tokens(KIND))
+def budget(name: str, tokens_of: str | None = None) -> Budget:
+    """A size with its tokens, in whole steps; the learning rate goes with the root of the width's reciprocal.
+
+    Args:
+        name: of the size.
+        tokens_of: the size whose number of tokens it gets; its own by default.
+    """
+    steps = round(TOKENS_PER_PARAMETER * PARAMETERS[tokens_of or name] / step_tokens(KIND))
     rate = RATE * (96 / SIZES[name]["width"]) ** 0.5
     return Budget({**KIND, "tokens": steps * step_tokens(KIND), "size": SIZES[name], "rate": rate}, tuple(range(1, 9)))
 
 
 def trend(names: Sequence[str]) -> Trend:
-    """The slope over some sizes."""
-    return Trend("HQ decay", "FG", "log_bits", {name: float(PARAMETERS[name]) for name in names})
+    """The slope over some budgets."""
+    return Trend(
+        "HQ decay", "FG", "log_bits", {name: float(PARAMETERS[EQUAL_TOKENS.get(name, name)]) for name in names}
+    )
 
 
 def run(job: Job) -> Mapping[str, Any]:
@@ -62,10 +75,15 @@ EXPERIMENT = replace(
         **quality_order.experiment.metrics,
     },
     arms={name: ARMS[name] for name in ("HQ decay", "FG")},
-    budgets={name: budget(name) for name in (PRIMARY, *(other for other in SIZES if other != PRIMARY))},
+    budgets={
+        **{name: budget(name) for name in (PRIMARY, *(other for other in SIZES if other != PRIMARY))},
+        **{name: budget(size, SMALLEST_PLANNED) for name, size in EQUAL_TOKENS.items()},
+    },
     primary=Contrast("HQ decay", "FG", "log_bits", PRIMARY),
-    secondary=tuple(Contrast("HQ decay", "FG", "log_bits", name) for name in SIZES if name != PRIMARY),
-    trends=(trend(PLANNED), trend(SMALL), trend(RUN)),
+    secondary=tuple(
+        Contrast("HQ decay", "FG", "log_bits", name) for name in (*SIZES, *EQUAL_TOKENS) if name != PRIMARY
+    ),
+    trends=(trend(PLANNED), trend(SMALL), trend(RUN), trend((SMALLEST_PLANNED, *reversed(EQUAL_TOKENS)))),
     tuning_seeds=(101, 102),
     run=run,
 )

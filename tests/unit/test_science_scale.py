@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 
 from harness import Job
 from quality_order import length, shape, stages, step_tokens
-from scale import ARMS, EXPERIMENT, KIND, PARAMETERS
+from scale import ARMS, EQUAL_TOKENS, EXPERIMENT, KIND, PARAMETERS
 from worked_problems import document_tokens, draw_pools
 
 
@@ -27,6 +27,19 @@ def test_every_size_has_twenty_tokens_a_parameter(name):
         for arm, table in tables.items()
     }
     assert clean == {arm: pytest.approx(0.6, abs=5e-3) for arm in EXPERIMENT.arms}
+
+
+def test_sizes_at_equal_tokens_differ_in_size_and_learning_rate_only():
+    smallest = EXPERIMENT.budgets["0.1 M parameters"].settings
+    places = EXPERIMENT.trends[-1].places
+    assert list(places) == ["0.1 M parameters", *reversed(EQUAL_TOKENS)]
+    assert list(places.values()) == sorted(PARAMETERS.values())[1:]
+    for name, size in EQUAL_TOKENS.items():
+        settings = EXPERIMENT.budgets[name].settings
+        assert {**settings, "size": smallest["size"], "rate": smallest["rate"]} == smallest
+        own = EXPERIMENT.budgets[size].settings
+        assert {**settings, "tokens": own["tokens"]} == own
+    assert settings["tokens"] == 2_481_920
 
 
 def test_documents_of_more_moves_are_longer_and_all_different():
