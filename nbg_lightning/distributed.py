@@ -9,10 +9,9 @@ import io
 import os
 import sys
 import threading
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, NoReturn
+
+from nbg_lightning.stopping import call_within
 
 _FLUSH_SECONDS = 30.0  # for what files still buffer at the end of a rank
 
@@ -89,22 +88,5 @@ def _flush_open_files() -> None:
     What a file writes only when it is closed, such as the directory of a zip archive, is not written.
     """
     for kind in (io.TextIOWrapper, (io.BufferedWriter, io.BufferedRandom)):  # text first, which fills the others
-        _call_all([each.flush for each in gc.get_objects() if issubclass(type(each), kind)])
-    _call_all([lambda: ctypes.CDLL(None).fflush(None)])
-
-
-def _call_all(calls: Sequence[Callable[[], object]]) -> None:
-    """Call functions side by side, and leave those behind that wait too long: for a disk that does not answer, or for the lock
-    of a thread that waits for one.
-    """
-
-    def quiet(call: Callable[[], object]) -> None:
-        with suppress(Exception):  # of any class; the interpreter ignores what destructors raise, too
-            call()
-
-    threads = [threading.Thread(target=quiet, args=(call,), daemon=True) for call in calls]
-    end = time.monotonic() + _FLUSH_SECONDS
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
+        call_within(_FLUSH_SECONDS, [each.flush for each in gc.get_objects() if issubclass(type(each), kind)])
+    call_within(_FLUSH_SECONDS, [lambda: ctypes.CDLL(None).fflush(None)])

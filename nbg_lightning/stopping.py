@@ -15,6 +15,8 @@ dropping   is remembered; waits are cut short, and the  ends at once; the last c
 ========== ============================================ ====================================================
 
 *Dropping* is the part of a step of training that may last for minutes and has changed nothing yet, such as the answers of GRPO.
+After a stop that was remembered, what callbacks write at the end and the ranks that are waited for have all the time they need,
+until another signal. `Stopped` has `GRACE_SECONDS` to end the command.
 
 A command that `nbg` runs ends with exit code 128 + the number of the signal. In a script or notebook that uses this library,
 signals are handled during training only, and the second one raises.
@@ -22,6 +24,7 @@ signals are handled during training only, and the second one raises.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import select
@@ -30,7 +33,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal, NoReturn, TypeVar
@@ -85,6 +88,7 @@ class StopHandler:
         phase: what the command is doing, which decides the effect of a signal.
         kept: returns a short text on what is saved, and how to resume.
         plan: a short text on what a remembered signal will do.
+        remembered: whether the first signal came in training, so that the command ends by itself.
         dropping: whether the work of the current block is dropped on a stop.
         given_away: signals that the current block handles itself (`interrupts`).
         heard: when that block last handled one, by the monotonic clock.
@@ -96,25 +100,16 @@ class StopHandler:
         self.received: signal.Signals | None = None
         self.kept: Callable[[], str] = lambda: "run the same command to start over"
         self.plan = ""
-        self.dropping = False
+        self.remembered = self.dropping = False
         self._at_once = False
         self.given_away: set[int] = set()
         self.heard = 0.0
         self.children: set[int] = set()
-        self.phase = "starting" if owns_process else "working"
+        self.phase: Phase = "starting" if owns_process else "working"
         self._first = 0.0
         self._finished = False
         self._process = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
-
-    @property
-    def phase(self) -> Phase:
-        return self._phase
-
-    @phase.setter
-    def phase(self, name: Phase) -> None:
-        self._phase: Phase = name
-        self._since = time.monotonic()
 
     # -- while it is installed -------------------------------------------------------------------------------------------
 
@@ -131,16 +126,23 @@ class StopHandler:
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             self._ends = reader, writer
             threading.Thread(target=self._watch, args=(reader,), name="stop-signals", daemon=True).start()
+            atexit.register(self._ignore)
 
     def restore(self) -> None:
-        """Restore the previous handlers; a process that is ending because of a signal ignores further ones, which would
-        change its exit code.
+        """Restore the previous handlers; in a process that is ending because of a signal, the thread hears further ones, which
+        would change its exit code.
         """
         self._finished = True
+        if self.owns_process and self.received:
+            return
         while self._previous:
             number, before = self._previous.popitem()
-            ending = signal.SIG_IGN if self.received else signal.SIG_DFL
-            signal.signal(number, ending if self.owns_process else before)
+            signal.signal(number, signal.SIG_DFL if self.owns_process else before)
+
+    def _ignore(self) -> None:
+        """Ignore signals from here on: after the functions of `atexit`, Python has no thread that could hear them."""
+        while self._previous:
+            signal.signal(self._previous.popitem()[0], signal.SIG_IGN)
 
     def line(self) -> str:
         """The last message of a stopped command."""
@@ -174,6 +176,7 @@ class StopHandler:
             self._leave()
         if self.phase == "working":
             raise Stopped(self.received)
+        self.remembered = True
         say(f"{self.received.name}: {self.plan} (again: at once)")
         if self._at_once:
             raise _Dropped(self.received)
@@ -196,10 +199,12 @@ class StopHandler:
         unheard: float | None = None  # when a signal came that its block has not handled
         while True:
             wait = None
-            if first is not None and (self.phase != "training" or self._finished):
-                wait = max(0.0, max(first, self._since) + GRACE_SECONDS - time.monotonic())
-            if not poll.poll(None if wait is None else 1000 * wait):
-                self._leave()
+            if first is not None and not self._ends_by_itself():
+                wait = 1000 * max(0.0, first + GRACE_SECONDS - time.monotonic())
+            if not poll.poll(wait):
+                if not self._ends_by_itself():  # training may have begun since
+                    self._leave()
+                continue
             for number in set(reader.recv(64)) & STOP_SIGNALS:
                 now = time.monotonic()
                 if number in self.given_away:
@@ -215,22 +220,35 @@ class StopHandler:
                     self.received = self.received or signal.Signals(number)
                     self._leave()
 
+    def _ends_by_itself(self) -> bool:
+        return self.remembered or self.phase == "training"
+
     def _leave(self) -> NoReturn:
         """End the process at once; its workers and launched ranks end with it."""
         number = self.received or signal.SIGTERM
         try:
             if not self._finished:
                 say(self.line().replace("stopped", "stopped at once", 1))
-            flush = threading.Thread(target=_flush, daemon=True)
-            flush.start()
-            flush.join(_FLUSH_SECONDS)
+            call_within(_FLUSH_SECONDS, [sys.stdout.flush])
         finally:
             os._exit(128 + number)
 
 
-def _flush() -> None:
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
+def call_within(seconds: float, calls: Sequence[Callable[[], object]]) -> None:
+    """Call functions side by side at the end of a process, and leave those behind that take longer: they wait for a disk that
+    does not answer, or for the lock of a thread that does. Exceptions are dropped.
+    """
+
+    def quiet(call: Callable[[], object]) -> None:
+        with contextlib.suppress(Exception):  # of any class; the interpreter ignores what destructors raise, too
+            call()
+
+    threads = [threading.Thread(target=quiet, args=(call,), daemon=True) for call in calls]
+    end = time.monotonic() + seconds
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
 
 
 def say(line: str) -> None:

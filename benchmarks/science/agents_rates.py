@@ -13,8 +13,7 @@ from typing import Any
 
 from agents import ARMS, EXPERIMENT, after
 from domain_seed import DOMAINS, Seed
-from dpd_plateau_rates import rates
-from harness import Job, candidates, main
+from harness import Job, candidates, main, rates
 
 from nbg_lightning.data.folder_lock import folder_lock
 

@@ -13,13 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from dpd_plateau import ARMS, EXPERIMENT, SETTINGS
-from harness import Budget, candidates, main
-
-
-def rates(*each: float, name: str = "lr") -> list[dict[str, Any]]:
-    """Candidates that differ in a learning rate."""
-    return [{name: rate} for rate in each]
-
+from harness import Budget, candidates, main, rates
 
 SHORT = {"rl_prompts": 16, "rl_steps": 60}
 GRPO = [{**SHORT, **each} for each in rates(2e-4, 5e-4, 1e-3, name="rl_lr")]

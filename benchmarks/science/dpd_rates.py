@@ -12,8 +12,7 @@ from dataclasses import replace
 from itertools import product
 
 from dpd_arms import ARMS, EXPERIMENT, SETTINGS
-from dpd_plateau_rates import rates
-from harness import Budget, candidates, main
+from harness import Budget, candidates, main, rates
 
 GRID = {
     "teacher": [{}],

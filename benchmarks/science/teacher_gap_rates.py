@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dpd_plateau_rates import rates
-from harness import Budget, candidates, main
+from harness import Budget, candidates, main, rates
 from teacher_gap import EXPERIMENT, GAPS, OWN, PRIMARY
 
 GRID = {

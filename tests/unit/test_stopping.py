@@ -61,6 +61,50 @@ def test_starting_ends_at_once():
     assert run("starting", [signal.SIGINT])[0] == 130
 
 
+SHORT_GRACE = "from nbg_lightning import stopping\nstopping.GRACE_SECONDS = 0.5\n"
+
+
+def test_what_follows_a_remembered_stop_has_time_even_if_the_notice_comes_twice():
+    body = SHORT_GRACE + BODY.replace(
+        "        code = 128", "        handler.phase = 'working'\n        time.sleep(1.5)\n        code = 128"
+    )
+    for numbers in ([signal.SIGTERM], [signal.SIGTERM, signal.SIGTERM]):
+        code, out, err = run("training", numbers, body=body)
+        assert (code, out) == (143, "printed before, end of step")
+        assert err.count("\n") == 1
+
+
+def test_another_signal_ends_what_follows_a_remembered_stop():
+    late = "        handler.phase = 'working'\n        time.sleep(1.2)\n        os.kill(os.getpid(), number)\n"
+    body = BODY.replace("        code = 128", f"{late}        time.sleep(30)\n        code = 128")
+    code, out, err = run("training", [signal.SIGTERM], body=body)
+    assert (code, out) == (143, "printed before, end of step")
+    assert err.splitlines()[1:] == ["nbg test: stopped at once by SIGTERM; all is kept"]
+
+
+def test_unwinding_that_hangs_is_ended_after_the_grace():
+    swallowed = "with suppress(SystemExit):\n                os.kill(os.getpid(), number)\n"
+    body = f"from contextlib import suppress\n{SHORT_GRACE}{BODY}".replace("os.kill(os.getpid(), number)\n", swallowed)
+    code, out, err = run("working", [signal.SIGTERM], pause=30, body=body)
+    assert (code, out) == (143, "printed before")
+    assert err == "nbg test: stopped at once by SIGTERM; all is kept\n"
+
+
+@pytest.mark.parametrize(("pause", "ended"), [(0.1, False), (1.3, True)])
+def test_an_end_that_hangs_is_ended_by_another_signal_and_not_by_the_same_one_again(pause, ended):
+    hanging = """
+import atexit
+atexit.register(print, "; complete", end="")
+time.sleep(pause)
+os.kill(os.getpid(), 15)
+time.sleep(0.5)
+sys.exit(code)
+"""
+    code, out, _ = run("training", [signal.SIGTERM], pause=pause, body=BODY.replace("sys.exit(code)\n", hanging))
+    assert code == 143
+    assert ("; complete" in out) is not ended
+
+
 def test_one_that_is_swallowed_by_a_destructor_is_raised_again():
     deaf = """
 class Deaf:

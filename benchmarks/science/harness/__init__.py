@@ -14,7 +14,7 @@ same settings as done: ``run`` then adds seeds or arms, and ``summary`` writes a
 
 from harness.charges import Charges
 from harness.command import main
-from harness.experiment import Budget, Contrast, Experiment, Metric, Trend, candidates
+from harness.experiment import Budget, Contrast, Experiment, Metric, Trend, candidates, rates
 from harness.jobs import Job
 
-__all__ = ["Budget", "Charges", "Contrast", "Experiment", "Job", "Metric", "Trend", "candidates", "main"]
+__all__ = ["Budget", "Charges", "Contrast", "Experiment", "Job", "Metric", "Trend", "candidates", "main", "rates"]

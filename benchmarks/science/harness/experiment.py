@@ -72,6 +72,11 @@ def candidates(
     }
 
 
+def rates(*each: float, name: str = "lr") -> list[dict[str, Any]]:
+    """Settings that differ in a learning rate, for `candidates`."""
+    return [{name: rate} for rate in each]
+
+
 @dataclass(frozen=True)
 class Contrast:
     """What the second arm gains over the first.
