@@ -2,14 +2,18 @@
 
 It uses the components of `PretrainModule`, `CurriculumDataModule` and `FGWSD` and gives the same numbers (a test compares the
 weights), without what a short run does not need: logging, checkpoints, signals. A step of 1,024 tokens of a small model takes a
-third of the processor time. Long runs are compiled, by the rule of ``compile: auto``.
+third of the processor time. Long runs are compiled, by the rule of ``compile: auto``, and may go on after a kill.
 """
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
     from nbg_lightning import AdamWConfig, LanguageModelConfig
     from nbg_lightning.core.model import LanguageModel
     from nbg_lightning.datamodules import CurriculumDataModule
@@ -23,6 +27,7 @@ def pretrain(
     data: CurriculumDataModule,
     seed: int,
     merged: int = 0,
+    progress: Progress | None = None,
 ) -> LanguageModel:
     """Train a model by a curriculum, and return it.
 
@@ -33,6 +38,7 @@ def pretrain(
         data: a datamodule that has not been set up.
         seed: of the weights.
         merged: average the weights of so many points at equal distances in the last stage, as `nbg merge` does; 0 does not.
+        progress: from which a killed run goes on; by default it begins anew.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -55,10 +61,10 @@ def pretrain(
     compiled = compiling_pays(operations, "cpu") and host_compiler("cpu") is not None
     model = create_model(core, ParallelConfig(compile=compiled), seed=seed)
     adamw = build_optimizer(model.named_parameters(), optimizer)
-    last_stage = curriculum.tokens_of(len(curriculum.stages) - 1) // curriculum.tokens_per_step
-    points = [curriculum.num_steps - round(place * last_stage / merged) for place in range(merged)]
+    points = merged_points(curriculum, merged)
     kept: list[dict[str, Any]] = []
-    for step in range(curriculum.num_steps):
+    begin = 0 if progress is None else progress.restore(model, adamw, kept)
+    for step in range(begin, curriculum.num_steps):
         batch = batches[order.lookup(step * rows, (step + 1) * rows)]
         loss = cross_entropy(model, batch).loss / (batch.labels != IGNORE).sum()
         if not torch.isfinite(loss):
@@ -71,9 +77,55 @@ def pretrain(
         adamw.zero_grad()
         if step + 1 in points:
             kept.append({name: value.detach().double() for name, value in model.named_parameters()})
+        if progress is not None:
+            progress.save(step + 1, model, adamw, kept)
     if merged:
         average(model, kept)
     return model
+
+
+def merged_points(curriculum: Curriculum, number: int) -> list[int]:
+    """Steps after which weights are kept, at equal distances in the last stage, last first."""
+    steps = curriculum.tokens_of(len(curriculum.stages) - 1) // curriculum.tokens_per_step
+    return [curriculum.num_steps - round(place * steps / number) for place in range(number)]
+
+
+class Progress:
+    """What a killed run goes on from, in a file that is written every few minutes: shorter runs have none.
+
+    Args:
+        file: of this run only, and of its settings.
+        seconds: between two writes.
+    """
+
+    def __init__(self, file: Path, seconds: float = 300.0):
+        self.file, self.seconds, self._last = file, seconds, time.monotonic()
+
+    def restore(self, model: LanguageModel, optimizer: Optimizer, kept: list[dict[str, Any]]) -> int:
+        """Load what is there; returns the number of steps that are done."""
+        import torch
+
+        if not self.file.is_file():
+            return 0
+        found = torch.load(self.file, weights_only=True)
+        model.load_state_dict(found["model"])
+        optimizer.load_state_dict(found["optimizer"])
+        kept.extend(found["kept"])
+        return int(found["steps"])
+
+    def save(self, steps: int, model: LanguageModel, optimizer: Optimizer, kept: list[dict[str, Any]]) -> None:
+        """Write, if it is time."""
+        import torch
+
+        from nbg_lightning.data.durable import atomic
+
+        if time.monotonic() - self._last < self.seconds:
+            return
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        states = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        with atomic(self.file) as stream:
+            torch.save({**states, "kept": kept, "steps": steps}, stream)
+        self._last = time.monotonic()
 
 
 def average(model: LanguageModel, kept: list[dict[str, Any]]) -> None:

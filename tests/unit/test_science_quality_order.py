@@ -1,6 +1,7 @@
 """The quality-order experiment: one multiset of windows, clean and damaged problems, a loop that equals the trainer's."""
 
 import dataclasses
+import functools
 import random
 import sys
 from collections import Counter
@@ -12,7 +13,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 
 import quality_order
-from core_loop import average, pretrain
+from core_loop import Progress, average, pretrain
 from harness import Job
 from quality_order import ARMS, PRIMARY, STEP, datamodule, experiment, shape, stages
 from worked_problems import DOCUMENT, WRONG, Problem, after, damaged_documents, draw_problem, worked
@@ -121,6 +122,47 @@ def test_the_loop_gives_the_weights_of_the_trainer(tmp_path):
     theirs, own = HuggingFaceFolder(folder), LiveWeights(model)
     for name in own.shapes:
         torch.testing.assert_close(own.whole(name), theirs.read([name])[name], msg=name)
+
+
+@pytest.mark.parametrize("merged", [0, 4])
+def test_a_killed_run_goes_on_with_the_same_weights(tmp_path, monkeypatch, merged):
+    job = Job("FG", 3, "small", SETTINGS, tmp_path / "runs" / "job")
+    core, optimizer, plan = shape(SETTINGS["size"]), AdamWConfig(weight_decay=0.1), curriculum("FG merged")
+
+    def trained(progress=None):
+        return pretrain(core, optimizer, plan, datamodule(job)[0], job.seed, merged, progress)
+
+    whole, clip, steps = trained(), torch.nn.utils.clip_grad_norm_, []
+
+    def killed(*given):
+        steps.append(1)
+        if len(steps) == plan.num_steps - 2:  # in the decay, between two points
+            raise KeyboardInterrupt
+        return clip(*given)
+
+    file = tmp_path / "progress" / "run.pt"
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(Progress(file, seconds=0.0))
+    resumed = trained(Progress(file, seconds=1e6))
+    assert len(steps) == plan.num_steps - 2 + 3  # the one that was killed is computed again
+    for (name, own), theirs in zip(resumed.named_parameters(), whole.parameters(), strict=True):
+        assert torch.equal(own, theirs), name
+
+
+def test_a_run_writes_its_progress_while_it_is_not_done(tmp_path, monkeypatch):
+    saved = []
+
+    class Watched(Progress):
+        def save(self, *given):
+            super().save(*given)
+            saved.append(self.file.is_file())
+
+    monkeypatch.setattr(quality_order, "Progress", functools.partial(Watched, seconds=0.0))
+    job = Job("FG", 1, PRIMARY, {**SETTINGS, **ARMS["FG"]}, tmp_path / "runs" / "job")
+    experiment.run(job)
+    assert saved == [True] * 40
+    assert not list(tmp_path.rglob("progress*"))
 
 
 def test_the_average_is_of_all_points():
