@@ -82,8 +82,16 @@ def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
 
 
 def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -> Path:
-    """Write ``results/<processor>/<name>.json`` and return its path."""
+    """Write ``results/<processor>/<name>.json``, print it, and return its path."""
+    print(json.dumps(results, indent=2))
+    return write_document(RESULTS, name, settings, results)
+
+
+def write_document(folder: Path, name: str, settings: dict[str, Any], results: dict[str, Any]) -> Path:
+    """Write ``<name>.json`` to a folder, with machine and versions, and return its path."""
     import torch
+
+    from nbg_lightning.data.durable import write_atomic
 
     packages = ("torch", "lightning", "torchtitan", "transformers", "nbg-lightning")
     document = {
@@ -99,9 +107,8 @@ def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -
         "settings": settings,
         "results": results,
     }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(document, indent=2) + "\n")
-    print(json.dumps(results, indent=2))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    write_atomic(path, json.dumps(document, indent=2) + "\n")
     print(f"written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
     return path

@@ -86,8 +86,7 @@ def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -
     sys.path.insert(0, str(Path(__file__).parents[1] / "performance"))
     import paired
 
-    paired.RESULTS = RESULTS
-    return paired.write_result(name, settings, results)
+    return paired.write_document(RESULTS, name, settings, results)
 
 
 def quiet(threads: int) -> None:
@@ -95,6 +94,5 @@ def quiet(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "nbg_lightning"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.disable(logging.WARNING)  # the trainer sets the levels of loggers
     warnings.filterwarnings("ignore")

@@ -1,5 +1,6 @@
 """The harness of benchmarks/science: registered plans, resumable jobs, and the analysis of results."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -17,7 +18,7 @@ from harness import Budget, Charges, Contrast, Experiment, Metric, Trend, main
 from harness.analysis import holm, seeds_needed, summarize
 from harness.command import collect
 from harness.jobs import LOCK, Jobs
-from harness.published import published_runs
+from harness.published import Published
 from harness.tables import experiment_tables, told_p, trends_table
 
 from nbg_lightning import LanguageModelConfig
@@ -165,13 +166,19 @@ def summarized(experiment, folder, *more):
     return json.loads((seeds.RESULTS / f"{experiment.name}.json").read_text())["results"]
 
 
-def test_published_runs_are_neither_run_again_nor_lost_on_a_machine_without_their_folder(tmp_path, monkeypatch):
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """An experiment whose two first seeds have been run in a folder that is lost, and its results."""
     monkeypatch.setattr("harness.picture.draw", lambda result: result)
     monkeypatch.setattr("tables.write_tables", list)
-    first, ran = experiment(), []
+    first = experiment()
     first.register()
     main(first, ["run", "--folder", str(tmp_path / "first"), "--seeds", "1", "2"])
-    before = summarized(first, tmp_path / "first")
+    return first, summarized(first, tmp_path / "first")
+
+
+def test_published_runs_are_neither_run_again_nor_lost(tmp_path, published, capsys):
+    (first, before), ran, folder = published, [], ["--folder", str(tmp_path / "second")]
 
     def counted(job):
         ran.append((job.budget, job.seed, job.arm))
@@ -179,42 +186,112 @@ def test_published_runs_are_neither_run_again_nor_lost_on_a_machine_without_thei
 
     more = experiment(run=counted, arms={**first.arms, "much": {"gain": 1.0}})
     more.register("a larger dose")
-    main(more, ["run", "--folder", str(tmp_path / "second"), "--published"])
-    assert ran == [
-        *(("small", seed, "much") for seed in (1, 2)),
-        *(("small", 3, arm) for arm in more.arms),
-    ]
+    capsys.readouterr()
+    main(more, ["run", *folder, "--published"])
+    assert capsys.readouterr().err.startswith("10 of 16 runs are done, here or in results/\n")
+    assert ran == [*(("small", seed, "much") for seed in (1, 2)), *(("small", 3, arm) for arm in more.arms)]
+    main(more, ["status", *folder, "--published"])
+    assert "small, some: 3 of 3 seeds (2 of them only in results/)\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="would drop: small, seed 1, none and 9 more; add --published to keep it"):
+        summarized(more, tmp_path / "second")
     after = summarized(more, tmp_path / "second", "--published")
     assert after["arms"]["large"] == before["arms"]["large"]
-    assert after["arms"]["small"]["some"]["seeds"] == [1, 2, 3]
-    assert after["arms"]["small"]["much"]["seeds"] == [1, 2, 3]
+    assert [after["arms"]["small"][arm]["seeds"] for arm in ("some", "much")] == [[1, 2, 3], [1, 2, 3]]
     assert after["primary"]["by_seed"][:2] == before["primary"]["by_seed"]
     assert "interval_95_over_items" not in after["primary"]  # seed 3 has items, the published ones have none
-    kept = after["secondary"][1]
-    assert (
-        kept["budget"] == "large" and kept["interval_95_over_items"] == before["secondary"][1]["interval_95_over_items"]
-    )
-    assert summarized(more, tmp_path / "second")["arms"]["large"] == {}  # without --published, what the folder has
+    assert after["secondary"][1] == {**before["secondary"][1], "p_holm": after["secondary"][1]["p_holm"]}
+    assert list(after["secondary"][1]) == list(before["secondary"][1])
+    assert summarized(more, tmp_path / "second", "--published") == after
+    assert summarized(more, tmp_path / "second", "--drop")["arms"]["large"] == {}
 
 
-def test_published_runs_of_other_settings_do_not_count(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.picture.draw", lambda result: result)
-    monkeypatch.setattr("tables.write_tables", list)
-    first = experiment()
-    first.register()
-    main(first, ["run", "--folder", str(tmp_path / "first")])
-    summarized(first, tmp_path / "first")
-    assert sum(map(len, published_runs(first).values())) == 13
-    fewer = {**first.budgets, "small": Budget({"tokens": 10}, seeds=(3, 4))}
-    assert published_runs(experiment(budgets=fewer))["small", "some"].keys() == {3}
-    longer = {**first.budgets, "small": Budget({"tokens": 11}, seeds=(1, 2, 3))}
-    assert {budget for budget, _ in published_runs(experiment(budgets=longer))} == {"large"}
+def test_published_runs_of_other_settings_do_not_count(published):
+    first, _ = published
+    assert sum(map(len, Published(first).runs.values())) == 10
+    fewer = {**first.budgets, "small": Budget({"tokens": 10}, seeds=(2, 4))}
+    assert Published(experiment(budgets=fewer)).runs["small", "some"].keys() == {2}
+    for other in (11, 10.0, True):
+        changed = {**first.budgets, "small": Budget({"tokens": other}, seeds=(1, 2, 3))}
+        assert {budget for budget, _ in Published(experiment(budgets=changed)).runs} == {"large"}
+    stronger = Published(experiment(arms={**first.arms, "some": {"gain": 0.3}})).runs
+    assert ("small", "some") not in stronger and ("small", "none") in stronger
+    score = first.metrics["score"]
+    for metrics in (
+        {"score": score, "other": Metric("another number")},
+        {"score": dataclasses.replace(score, text="loss")},
+        {"score": dataclasses.replace(score, higher_is_better=False)},
+    ):
+        assert Published(experiment(metrics=metrics)).runs == {}
+    assert len(Published(experiment(metrics={"score": dataclasses.replace(score, digits=2)})).runs) == 5
+    assert Published(experiment(name="new")).runs == {}
+
+
+def test_runs_that_the_plan_has_no_more_are_dropped_only_if_told(tmp_path, published):
+    first, before = published
     stronger = experiment(arms={**first.arms, "some": {"gain": 0.3}})
-    assert ("small", "some") not in published_runs(stronger)
-    assert ("small", "none") in published_runs(stronger)
-    another = Metric("another number")
-    assert published_runs(experiment(metrics={**first.metrics, "other": another})) == {}
-    assert published_runs(experiment(name="new")) == {}
+    stronger.register("a larger dose")
+    with pytest.raises(
+        SystemExit, match="small, seed 1, some and 3 more; it has other settings, or is not of the plan"
+    ):
+        summarized(stronger, tmp_path / "empty", "--published")
+    assert json.loads((seeds.RESULTS / "plain.json").read_text())["results"] == before
+    after = summarized(stronger, tmp_path / "empty", "--published", "--drop")
+    assert list(after["arms"]["small"]) == ["none", "same"]
+
+
+def test_an_interval_over_items_is_of_the_very_runs_of_the_file(tmp_path, published):
+    """Other runs may have the same differences by chance, as of accuracies that are all 1."""
+    first, before = published
+    contrast = first.primary
+    file = Published(first)
+    assert file.over_items(contrast, file.runs) == before["primary"]["interval_95_over_items"]
+    assert file.over_items(contrast, Published(first).runs) is None  # equal, but not known to be the same
+    fewer = {key: dict(list(own.items())[1:]) for key, own in file.runs.items()}
+    assert file.over_items(contrast, fewer) is None
+    assert file.over_items(dataclasses.replace(contrast, second="much"), file.runs) is None
+
+
+def test_the_folders_runs_count_where_results_has_others(tmp_path, published, capsys):
+    _, before = published
+    code = experiment(run=lambda job: {"metrics": {"score": 5.0 * (job.arm == "some")}})
+    main(code, ["run", "--folder", str(tmp_path / "second"), "--seeds", "1", "--budgets", "small"])
+    after = summarized(code, tmp_path / "second", "--published")
+    assert "small, seed 1, none has other numbers in the folder than in results/; and 2 more: the folder's count" in (
+        capsys.readouterr().err
+    )
+    assert after["primary"]["by_seed"] == [5.0, before["primary"]["by_seed"][1]]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda text: text[:-20], "damaged (JSONDecodeError"),
+        (lambda text: "[]", "damaged (TypeError"),
+        (lambda text: text.replace('"benchmark": "plain"', '"benchmark": "other"'), "it is not of plain"),
+        (lambda text: text.replace('"operations"', '"none"'), "damaged (KeyError: 'operations')"),
+        (lambda text: re.sub(r'"seeds": \[\s+1,\s+2\s+\]', '"seeds": [1, 1]', text), "none is there twice"),
+        (lambda text: re.sub(r'"seeds": \[\s+1,\s+2\s+\]', '"seeds": [1]', text), "damaged (ValueError: zip()"),
+        (lambda text: re.sub(r'"score": \[\s+[\d.]+', '"score": [ NaN', text), "a number of small, none is not finite"),
+        (lambda text: text.replace('"primary"', '"first"'), "damaged (KeyError: 'primary')"),
+    ],
+)
+def test_damaged_results_are_told_with_their_file(published, damage, told):
+    first, _ = published
+    file = seeds.RESULTS / "plain.json"
+    text = file.read_text()
+    file.write_text(damage(text))
+    assert file.read_text() != text
+    for command in ("run", "status", "summary"):
+        with pytest.raises(SystemExit, match=re.escape(told)) as refused:
+            main(first, [command, "--published"])
+        assert str(file) in str(refused.value)
+        assert str(refused.value).endswith("; restore it from git")
+
+
+def test_published_has_no_effect_on_tuning(capsys):
+    with pytest.raises(SystemExit):
+        main(experiment(), ["tune", "--published"])
+    assert "--published has no effect on tune" in capsys.readouterr().err
 
 
 def test_a_time_limit_starts_no_further_run(tmp_path):

@@ -8,8 +8,8 @@ An `Experiment` names its question, arms, budgets, seeds and contrasts. ``main(e
     python EXPERIMENT.py status       # how many are done
     python EXPERIMENT.py summary      # results/NAME.json, the picture, and the tables of every page that shows it
 
-Runs go on from the folder of runs. On a machine that does not have it, ``--published`` takes what results/NAME.json has of the
-same settings as done: ``run`` then adds seeds or arms, and ``summary`` writes all.
+Runs go on from the folder of runs. On a machine that does not have it, ``--published`` counts the runs of the same settings in
+results/NAME.json as done: ``run`` adds seeds or arms, ``summary`` writes all.
 """
 
 from harness.charges import Charges

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from harness.experiment import Contrast, Experiment, Trend
@@ -12,6 +12,7 @@ from harness.experiment import Contrast, Experiment, Trend
 Runs = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
 """(budget, arm) -> seed -> result of the job."""
 
+ItemIntervals = Callable[[Contrast, Runs], list[float] | None]
 Verdict = Literal["better", "worse", "cannot tell"]
 EQUAL_COMPUTE = 0.02  # share by which the operations of two arms may differ
 
@@ -30,7 +31,16 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def compare(contrast: Contrast, runs: Runs) -> dict[str, Any] | None:
+def shared_seeds(first: Mapping[int, Any], second: Mapping[int, Any]) -> list[int]:
+    """Those that both arms have."""
+    return [seed for seed in first if seed in second]
+
+
+def no_interval(contrast: Contrast, runs: Runs) -> None:
+    """For `compare`: nothing was kept."""
+
+
+def compare(contrast: Contrast, runs: Runs, kept: ItemIntervals = no_interval) -> dict[str, Any] | None:
     """A contrast over the seeds that both arms have: paired t; beside it over items, where their scores were kept.
 
     Items are clusters: an item's scores of all seeds are one draw. None with fewer than two seeds.
@@ -38,7 +48,7 @@ def compare(contrast: Contrast, runs: Runs) -> dict[str, Any] | None:
     from nbg_lightning.evaluation.statistics import paired_comparison
 
     first, second = (runs.get((contrast.budget, arm), {}) for arm in (contrast.first, contrast.second))
-    seeds = [seed for seed in first if seed in second]
+    seeds = shared_seeds(first, second)
     if len(seeds) < 2:
         return None
     sides = [[side[seed]["metrics"][contrast.metric] for seed in seeds] for side in (first, second)]
@@ -60,6 +70,8 @@ def compare(contrast: Contrast, runs: Runs) -> dict[str, Any] | None:
         result["interval_95_over_items"] = over_items(
             *([side[seed] for seed in seeds] for side in (first, second)), contrast
         )
+    elif (interval := kept(contrast, runs)) is not None:
+        result["interval_95_over_items"] = interval
     return result
 
 
@@ -114,8 +126,14 @@ def verdict(found: Mapping[str, Any], higher_is_better: bool) -> Verdict:
     return "better" if (found["difference"] > 0) == higher_is_better else "worse"
 
 
-def summarize(experiment: Experiment, runs: Runs) -> dict[str, Any]:
-    """All numbers of a page: each arm by seed, operations, and the contrasts."""
+def summarize(experiment: Experiment, runs: Runs, kept: ItemIntervals = no_interval) -> dict[str, Any]:
+    """All numbers of a page: each arm by seed, operations, and the contrasts.
+
+    Args:
+        experiment: whose.
+        runs: what is done.
+        kept: the interval over items of a contrast whose runs have no scores of items any more.
+    """
     arms = {
         budget: {
             arm: {
@@ -129,8 +147,8 @@ def summarize(experiment: Experiment, runs: Runs) -> dict[str, Any]:
         }
         for budget in experiment.budgets
     }
-    primary = compare(experiment.primary, runs)
-    secondary = [found for contrast in experiment.secondary if (found := compare(contrast, runs)) is not None]
+    primary = compare(experiment.primary, runs, kept)
+    secondary = [found for contrast in experiment.secondary if (found := compare(contrast, runs, kept)) is not None]
     for found, adjusted in zip(secondary, holm([each["p"] for each in secondary]), strict=True):
         found["p_holm"] = adjusted
     for found in ([primary] if primary else []) + secondary:

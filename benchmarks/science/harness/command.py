@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,45 +15,57 @@ from seeds import quiet, write_result
 from harness.analysis import seeds_needed, summarize
 from harness.experiment import Experiment, PlanError
 from harness.jobs import Job, Jobs
-from harness.published import keep_item_intervals, published_runs
+from harness.published import Published
 
 
 def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argparse.Namespace:
     """The settings of a call."""
     parser = argparse.ArgumentParser(description=experiment.question)
     parser.add_argument("command", choices=["tune", "register", "run", "status", "summary"])
-    parser.add_argument("--folder", type=Path, default=Path("runs") / experiment.name, help="of the runs")
+    folder = Path("runs") / experiment.name
+    parser.add_argument("--folder", type=Path, default=folder, help=f"of the runs; {folder} by default, from here")
     parser.add_argument("--arms", nargs="+", choices=list(experiment.arms), help="only these")
     parser.add_argument("--budgets", nargs="+", choices=list(experiment.budgets), help="only these")
     parser.add_argument("--seeds", nargs="+", type=int, help="only these")
     parser.add_argument("--minutes", type=float, default=math.inf, help="start no run after so long")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument(
-        "--published", action="store_true", help="the runs of which results/ has the numbers count as done"
+        "--published", action="store_true", help="run, status, summary: runs whose numbers are in results/ are done"
     )
+    parser.add_argument("--drop", action="store_true", help="summary: drop runs that only results/ has")
     parser.add_argument("--change", metavar="WHY", help="register: why the plan is another one")
-    return parser.parse_args(given)
+    found = parser.parse_args(given)
+    if found.published and found.command in ("tune", "register"):
+        parser.error(f"--published has no effect on {found.command}")
+    return found
 
 
 def chosen(jobs: Jobs, arguments: argparse.Namespace) -> list[Job]:
     """Those that a call asks for."""
     wanted = ((arguments.arms, "arm"), (arguments.budgets, "budget"), (arguments.seeds, "seed"))
-    done = published_runs(jobs.experiment) if arguments.published else {}
-    return [
-        job
-        for job in jobs.all()
-        if all(only is None or vars(job)[key] in only for only, key in wanted)
-        and job.seed not in done.get((job.budget, job.arm), {})
-    ]
+    asked = [job for job in jobs.all() if all(only is None or vars(job)[key] in only for only, key in wanted)]
+    if not arguments.published:
+        return asked
+    done = collect(jobs, Published(jobs.experiment))
+    left = [job for job in asked if job.seed not in done.get((job.budget, job.arm), {})]
+    print(f"{len(asked) - len(left)} of {len(asked)} runs are done, here or in results/", file=sys.stderr)
+    return left
 
 
-def collect(jobs: Jobs, published: bool = False) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
-    """What is done; where the folder has no run, with ``published`` what the file in results/ has."""
-    there = published_runs(jobs.experiment) if published else {}
+def collect(jobs: Jobs, published: Published | None = None) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
+    """Results by budget and arm, then by seed: those of the folder; where it has none, those of results/."""
+    there = {} if published is None else published.runs
     runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    differ = []
     for job in jobs.all():
-        if (found := jobs.found(job) or there.get((job.budget, job.arm), {}).get(job.seed)) is not None:
-            runs[job.budget, job.arm][job.seed] = found
+        found, of_file = jobs.found(job), there.get((job.budget, job.arm), {}).get(job.seed)
+        if found is not None and of_file is not None and found["metrics"] != of_file["metrics"]:
+            differ.append(f"{job.budget}, seed {job.seed}, {job.arm}")
+        if (run := found or of_file) is not None:
+            runs[job.budget, job.arm][job.seed] = run
+    if differ:
+        told = "the folder's count" if len(differ) == 1 else f"and {len(differ) - 1} more: the folder's count"
+        print(f"{differ[0]} has other numbers in the folder than in results/; {told}", file=sys.stderr)
     return dict(runs)
 
 
@@ -62,12 +75,12 @@ def main(experiment: Experiment, given: Sequence[str] | None = None) -> None:
     jobs = Jobs(experiment, arguments.folder, tuning=arguments.command == "tune")
     try:
         if arguments.command == "register":
-            print(f"{experiment.register(arguments.change)}: commit it before the first run")
+            print(f"{experiment.register(arguments.change)}: commit it before the next run")
         elif arguments.command == "status":
             status(jobs, arguments.published)
         elif arguments.command == "summary":
             experiment.check_registered()
-            write_summary(experiment, jobs, arguments.published)
+            write_summary(jobs, arguments.published, arguments.drop)
         else:
             if not jobs.tuning:
                 experiment.check_registered()
@@ -79,12 +92,15 @@ def main(experiment: Experiment, given: Sequence[str] | None = None) -> None:
         raise SystemExit(str(error)) from error
 
 
-def status(jobs: Jobs, published: bool = False) -> None:
+def status(jobs: Jobs, with_published: bool = False) -> None:
     """Print what is done, by budget and arm."""
     planned = Counter((job.budget, job.arm) for job in jobs.all())
-    runs = collect(jobs, published)
+    published = Published(jobs.experiment) if with_published else None
+    own, runs = collect(jobs), collect(jobs, published)
     for (budget, arm), number in planned.items():
-        print(f"{budget}, {arm}: {len(runs.get((budget, arm), ()))} of {number} seeds")
+        done = len(runs.get((budget, arm), ()))
+        told = f" ({done - len(own.get((budget, arm), ()))} of them only in results/)" if published else ""
+        print(f"{budget}, {arm}: {done} of {number} seeds{told}")
 
 
 def tell_tuning(experiment: Experiment, jobs: Jobs) -> None:
@@ -102,15 +118,25 @@ def tell_tuning(experiment: Experiment, jobs: Jobs) -> None:
             print(f"{told}; more than 10,000 seeds would be needed to tell it")
 
 
-def write_summary(experiment: Experiment, jobs: Jobs, published: bool = False) -> Path:
-    """The JSON of what is done, its picture and its tables."""
+def write_summary(jobs: Jobs, with_published: bool = False, drop: bool = False) -> Path:
+    """The JSON of what is done, its picture and its tables.
+
+    Raises:
+        PlanError: the JSON of results/ has runs that would be lost.
+    """
     from tables import write_tables
 
     from harness.picture import draw
 
-    results = summarize(experiment, collect(jobs, published))
-    if published:
-        keep_item_intervals(results, experiment)
+    experiment, published = jobs.experiment, Published(jobs.experiment)
+    runs = collect(jobs, published if with_published else None)
+    if not drop and (lost := published.missing_from(runs)):
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        kept = "it has other settings, or is not of the plan" if with_published else "add --published to keep it"
+        raise PlanError(
+            f"{published.file} has a run that the summary would drop: {lost[0]}{more}; {kept}; --drop drops it"
+        )
+    results = summarize(experiment, runs, published.over_items)
     result = write_result(experiment.name, experiment.plan, results)
     print(draw(result))
     for page in write_tables():

@@ -27,7 +27,9 @@ def runs(axes: Axes, arms: Mapping[str, Any], metric: str, scale: float) -> None
     for points in by_seed.values():
         axes.plot(*zip(*points, strict=True), color="#d5d8dd", lw=0.8, zorder=1)
     axes.set_xticks(
-        range(len(arms)), [name.replace("_", "\n").replace(" ", "\n") for name in arms], fontsize=min(8, 80 / len(arms))
+        range(len(arms)),
+        [name.replace("_", "\n").replace(" ", "\n") for name in arms],
+        fontsize=min(8, 80 / max(1, len(arms))),
     )
     axes.set_xlim(-0.6, len(arms) - 0.4)
 

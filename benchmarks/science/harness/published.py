@@ -1,66 +1,133 @@
-"""Runs whose numbers are in results/ already, so that an experiment goes on where its folder of runs is not."""
+"""Runs whose numbers are in results/, so that an experiment goes on where its folder of runs is not."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import seeds
 
-from harness.analysis import Runs
-from harness.experiment import Experiment
+from harness.analysis import Runs, shared_seeds
+from harness.experiment import Contrast, Experiment, PlanError
+from nbg_lightning.data.durable import content_key
 
 
-def document(experiment: Experiment) -> dict[str, Any] | None:
-    """The experiment's JSON in results/; None if there is none."""
-    file = seeds.RESULTS / f"{experiment.name}.json"
-    return json.loads(file.read_text()) if file.is_file() else None
+class Published:
+    """The JSON of an experiment in results/.
 
+    Args:
+        experiment: whose.
 
-def published_runs(experiment: Experiment) -> Runs:
-    """Those that had the settings of the plan.
+    Attributes:
+        file: where it is, or would be.
+        document: what it has, or None.
+        arms: the runs of all settings that it has: (budget, arm) -> seed -> run. Operations and processor seconds are the mean
+            of an arm at a budget, since no others are in the file.
+        intervals: over items, by contrast, metric and budget.
 
-    Metrics are by seed; operations and processor seconds are the mean of an arm at a budget, since no others are in the file.
+    Raises:
+        PlanError: the file is damaged, or another experiment's.
     """
-    found = document(experiment)
-    if found is None:
-        return {}
-    then, now, runs = found["settings"], experiment.plan, {}
-    for budget, arms in found["results"]["arms"].items():
+
+    def __init__(self, experiment: Experiment):
+        self.experiment = experiment
+        self.file: Path = seeds.RESULTS / f"{experiment.name}.json"
+        self.document: dict[str, Any] | None = None
+        self.arms: Runs = {}
+        self.intervals: dict[tuple[str, str, str], list[float] | None] = {}
+        if not self.file.is_file():
+            return
+        try:
+            self.document = json.loads(self.file.read_text())
+            self.arms = runs_of(self.document, experiment.name)
+            self.intervals = intervals_of(self.document["results"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(f"{self.file} is damaged ({type(error).__name__}: {error}); restore it from git") from error
+
+    @cached_property
+    def runs(self) -> Runs:
+        """Those with the settings and the metrics of the plan, of its seeds."""
+        if self.document is None:
+            return {}
+        then, now = self.document["settings"], self.experiment.plan
+        if measured(then, now["metrics"]) != measured(now, now["metrics"]):
+            return {}
+        return {
+            (budget, arm): {seed: run for seed, run in own.items() if seed in self.experiment.budgets[budget].seeds}
+            for (budget, arm), own in self.arms.items()
+            if (key := key_of_settings(now, budget, arm)) is not None and key == key_of_settings(then, budget, arm)
+        }
+
+    def over_items(self, contrast: Contrast, runs: Runs) -> list[float] | None:
+        """Interval over items of a contrast whose runs are those of the file; the file has no scores of items.
+
+        Args:
+            contrast: which.
+            runs: those that are compared.
+        """
+        sides = [(contrast.budget, arm) for arm in (contrast.first, contrast.second)]
+        of_file = shared_seeds(*(self.arms.get(side, {}) for side in sides))
+        if of_file != shared_seeds(*(runs.get(side, {}) for side in sides)):
+            return None
+        if any(runs[side][seed] is not self.arms[side][seed] for side in sides for seed in of_file):
+            return None
+        return self.intervals.get((str(contrast), contrast.metric, contrast.budget))
+
+    def missing_from(self, runs: Runs) -> list[str]:
+        """Runs of the file that others do not have, in words."""
+        return [
+            f"{budget}, seed {seed}, {arm}"
+            for (budget, arm), own in self.arms.items()
+            for seed in own
+            if seed not in runs.get((budget, arm), {})
+        ]
+
+
+def runs_of(document: Mapping[str, Any], name: str) -> Runs:
+    """All runs that a JSON has.
+
+    Raises:
+        ValueError: it is of another experiment, a number is not finite, or a seed has none or several.
+    """
+    if document["benchmark"] != name or {"metrics", "budgets", "arms"} - set(document["settings"]):
+        raise ValueError(f"it is not of {name}")
+    runs = {}
+    for budget, arms in document["results"]["arms"].items():
         for arm, own in arms.items():
-            if settings(then, budget, arm) != settings(now, budget, arm) or set(now["metrics"]) - set(own["metrics"]):
-                continue
+            if len(set(own["seeds"])) < len(own["seeds"]):
+                raise ValueError(f"a seed of {budget}, {arm} is there twice")
+            columns = list(zip(own["seeds"], *own["metrics"].values(), strict=True))
+            if not all(math.isfinite(value) for _, *values in columns for value in values):
+                raise ValueError(f"a number of {budget}, {arm} is not finite")
             runs[budget, arm] = {
                 seed: {
-                    "metrics": {name: values[place] for name, values in own["metrics"].items()},
+                    "metrics": dict(zip(own["metrics"], values, strict=True)),
                     "operations": {"mean": own["operations"]},
                     "processor_seconds": own["processor_seconds"],
                 }
-                for place, seed in enumerate(own["seeds"])
-                if seed in experiment.budgets[budget].seeds
+                for seed, *values in columns
             }
     return runs
 
 
-def settings(plan: Mapping[str, Any], budget: str, arm: str) -> dict[str, Any] | None:
-    """Those that a plan gives to a run; None if it has no such budget or arm."""
+def intervals_of(results: Mapping[str, Any]) -> dict[tuple[str, str, str], list[float] | None]:
+    """Interval over items, where there is one, by contrast, metric and budget."""
+    found = filter(None, (results["primary"], *results["secondary"]))
+    return {(each["contrast"], each["metric"], each["budget"]): each.get("interval_95_over_items") for each in found}
+
+
+def measured(plan: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """What a plan says of metrics, without their form in tables."""
+    kept = ("text", "higher_is_better", "scale")
+    return {name: {key: plan["metrics"][name][key] for key in kept} for name in names if name in plan["metrics"]}
+
+
+def key_of_settings(plan: Mapping[str, Any], budget: str, arm: str) -> str | None:
+    """Digest of what a plan gives to a run; None if it has no such budget or arm."""
     if budget not in plan["budgets"] or arm not in plan["arms"]:
         return None
-    return {**plan["budgets"][budget]["settings"], **plan["arms"][arm]}
-
-
-def keep_item_intervals(results: dict[str, Any], experiment: Experiment) -> None:
-    """Give contrasts of published runs the interval over items of the file, which has no scores of items.
-
-    Only a contrast of the very seeds and differences of the file takes it over.
-    """
-    found = document(experiment)
-    if found is None:
-        return
-    there = [each for each in (found["results"]["primary"], *found["results"]["secondary"]) if each]
-    for new in filter(None, (results["primary"], *results["secondary"])):
-        for old in there:
-            same = all(new[key] == old[key] for key in ("contrast", "metric", "budget", "by_seed"))
-            if same and "interval_95_over_items" in old:
-                new.setdefault("interval_95_over_items", old["interval_95_over_items"])
+    return content_key({**plan["budgets"][budget]["settings"], **plan["arms"][arm]})
