@@ -71,6 +71,8 @@ class GracefulStop(pl.Callback):
             number = int(largest)
         if number and self.received is None:
             self.received = signal.Signals(number)
+            if self._handler is not None:
+                self._handler.agreed(number)
             self._leave_loop(trainer)
 
     def _leave_loop(self, trainer: pl.Trainer) -> None:

@@ -151,7 +151,10 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
     except Exception as error:
         if debug or not (is_user_error(error) or signals.received):
             raise
-        if signals.received and not is_user_error(error):  # another rank or a worker has left, which got the signal too
+        if signals.received and not is_user_error(error):
+            # Another rank or a worker may have left, which got the signal too.
+            what = f"{type(error).__name__} after {signals.received.name}: {one_line(message(error))}"
+            stopping.say(f"nbg {command}: {what}")
             stopping.say(signals.line())
             return 128 + signals.received
         print(f"nbg {command}: error: {one_line(message(error))}", file=sys.stderr)

@@ -35,8 +35,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.util import register_after_fork
 from types import FrameType
 from typing import Any, Literal, NoReturn, TypeVar
+
+from nbg_lightning.parent import obey_only
 
 STOP_SIGNALS = frozenset(
     signal.Signals[name]
@@ -48,6 +51,7 @@ REPEAT_SECONDS = 1.0  # `timeout` and torchrun forward signals that the whole gr
 GRACE_SECONDS = 10.0  # for unwinding after `Stopped`: a library may swallow it, or wait for a rank that has exited
 _AGAIN_SECONDS = 0.05  # until a signal that came at a moment when Python ignores exceptions is given again
 _HEARD_SECONDS = 0.5  # by which a block may be told of a signal before the watching thread is
+_LAST_WORDS_SECONDS = 5.0  # for finding out what is saved, on a disk that may not answer
 _FLUSH_SECONDS = 0.5  # for what was printed and not yet written, when a process ends at once
 
 LAUNCHER = "NBG_LAUNCHER"
@@ -126,7 +130,9 @@ class StopHandler:
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             self._ends = reader, writer
             threading.Thread(target=self._watch, args=(reader,), name="stop-signals", daemon=True).start()
+            os.register_at_fork(after_in_child=_hear_nothing)
             atexit.register(self._ignore)
+        register_after_fork(self, StopHandler._in_child)
 
     def restore(self) -> None:
         """Restore the previous handlers; in a process that is ending because of a signal, the thread hears further ones, which
@@ -143,6 +149,22 @@ class StopHandler:
         """Ignore signals from here on: after the functions of `atexit`, Python has no thread that could hear them."""
         while self._previous:
             signal.signal(self._previous.popitem()[0], signal.SIG_IGN)
+
+    def _in_child(self) -> None:
+        """In a process that `multiprocessing` has forked, such as a pool's: what reaches the whole group is for the parent to
+        answer, which may still need this process.
+        """
+        if not self._previous or signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= STOP_SIGNALS:  # a `worker_context` one
+            return
+        while self._previous:
+            number, before = self._previous.popitem()
+            signal.signal(number, before or signal.SIG_DFL)
+        obey_only(os.getppid(), STOP_SIGNALS)
+
+    def agreed(self, number: int) -> None:
+        """Another rank has received a signal in training, and all ranks stop for it: this rank's own notice may come late."""
+        if self.received is None:
+            self.received, self._first, self.remembered = signal.Signals(number), time.monotonic(), True
 
     def line(self) -> str:
         """The last message of a stopped command."""
@@ -165,7 +187,7 @@ class StopHandler:
 
     def _forward(self, number: int) -> None:
         for child in tuple(self.children):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
                 os.kill(child, number)
 
     def _begin_stop(self) -> None:
@@ -173,7 +195,7 @@ class StopHandler:
         if self.phase != "training" and is_launched():  # the other ranks would wait for this one
             os.kill(os.getppid(), self.received)
         if self.phase == "starting":
-            self._leave()
+            self._leave(self.received)
         if self.phase == "working":
             raise Stopped(self.received)
         self.remembered = True
@@ -196,6 +218,7 @@ class StopHandler:
         poll = select.poll()
         poll.register(reader, select.POLLIN)
         first: float | None = None
+        asked = signal.SIGTERM  # the first one, which the main thread may be too busy to handle
         unheard: float | None = None  # when a signal came that its block has not handled
         while True:
             wait = None
@@ -203,35 +226,38 @@ class StopHandler:
                 wait = 1000 * max(0.0, first + GRACE_SECONDS - time.monotonic())
             if not poll.poll(wait):
                 if not self._ends_by_itself():  # training may have begun since
-                    self._leave()
+                    self._leave(asked)
                 continue
             for number in set(reader.recv(64)) & STOP_SIGNALS:
                 now = time.monotonic()
-                if number in self.given_away:
+                if number in self.given_away or (number == signal.SIGINT and self.heard > now - _HEARD_SECONDS):
                     if unheard is None or self.heard > unheard - _HEARD_SECONDS:
                         unheard = now
                     elif now - unheard >= REPEAT_SECONDS:  # the block is stuck where no exception reaches it
-                        self.received = self.received or signal.Signals(number)
-                        self._leave()
+                        self._leave(number)
                     continue
-                first = now if first is None else first
+                if first is None:
+                    first, asked = now, signal.Signals(number)
                 self._forward(number)
                 if now - first >= REPEAT_SECONDS:
-                    self.received = self.received or signal.Signals(number)
-                    self._leave()
+                    self._leave(number)
 
     def _ends_by_itself(self) -> bool:
         return self.remembered or self.phase == "training"
 
-    def _leave(self) -> NoReturn:
-        """End the process at once; its workers and launched ranks end with it."""
-        number = self.received or signal.SIGTERM
+    def _leave(self, number: int) -> NoReturn:
+        """End the process at once; its workers and launched ranks end with it.
+
+        Args:
+            number: the signal, if the main thread has not handled any.
+        """
+        self.received = self.received or signal.Signals(number)
         try:
             if not self._finished:
-                say(self.line().replace("stopped", "stopped at once", 1))
+                call_within(_LAST_WORDS_SECONDS, [lambda: say(self.line().replace("stopped", "stopped at once", 1))])
             call_within(_FLUSH_SECONDS, [sys.stdout.flush])
         finally:
-            os._exit(128 + number)
+            os._exit(128 + self.received)
 
 
 def call_within(seconds: float, calls: Sequence[Callable[[], object]]) -> None:
@@ -245,9 +271,12 @@ def call_within(seconds: float, calls: Sequence[Callable[[], object]]) -> None:
 
     threads = [threading.Thread(target=quiet, args=(call,), daemon=True) for call in calls]
     end = time.monotonic() + seconds
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    for thread, call in zip(threads, calls, strict=True):
+        try:
+            thread.start()
+        except RuntimeError:  # Python 3.12 starts none in the functions of atexit
+            quiet(call)
+    for thread in filter(threading.Thread.is_alive, threads):
         thread.join(max(0.0, end - time.monotonic()))
 
 
@@ -374,6 +403,11 @@ def unless_stopped(work: Callable[[], T]) -> T | None:
 
 
 # -- processes that end with another -----------------------------------------------------------------------------------
+
+
+def _hear_nothing() -> None:
+    """In a forked process: its signals are not its parent's."""
+    signal.set_wakeup_fd(-1)
 
 
 def is_launched() -> bool:

@@ -175,6 +175,8 @@ def _call(words: list[str], name: str) -> int:
     ):
         process = subprocess.Popen(words)
         handler.children.add(process.pid)
+        if handler.received is not None:  # it came before the process could get it
+            process.send_signal(handler.received)
         try:
             code = process.wait()
         finally:

@@ -102,3 +102,46 @@ def test_a_second_ctrl_c_ends_a_step_that_does_not_end(workshop, tmp_path):
     resumed = workshop.nbg(*line, "--ckpt_path", "last", "--trainer.max_steps", "4")
     assert resumed.code == 0, resumed.err
     assert (place / "checkpoints" / "step-00000004").exists()
+
+
+LATE = """
+import os
+from multiprocessing import get_context
+from time import sleep
+
+import lightning.pytorch as pl
+
+
+class Late(pl.Callback):
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == 3:
+            get_context("fork").Process(target=sleep, args=(60,), daemon=True).start()
+            os.kill(os.getpid(), 15)
+
+    def on_fit_end(self, trainer, pl_module):
+        sleep(11)
+        raise RuntimeError("the upload failed")
+"""
+
+
+def test_what_fails_at_the_end_of_a_stopped_fit_is_told(workshop, tmp_path):
+    """It has more than the grace of 10 s, and a process that the callback has left keeps nothing alive."""
+    (tmp_path / "my_late.py").write_text(LATE)
+    line = ["fit", "--config", workshop.yaml, "--trainer.default_root_dir", str(tmp_path / "run")]
+    found = subprocess.run(
+        [sys.executable, "-m", "nbg_lightning.cli", *line, "--trainer.callbacks+", "my_late.Late"],
+        cwd=tmp_path,
+        env=launchable_environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        timeout=55,
+    )
+    said = found.stderr.splitlines()
+    assert found.returncode == 143
+    assert "SIGTERM: stopping after this step (again: at once)" in said
+    assert said[-2] == "nbg fit: RuntimeError after SIGTERM: the upload failed"
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000003"
+    assert (
+        said[-1] == f"nbg fit: stopped by SIGTERM; go on with: --ckpt_path last (the last checkpoint is {checkpoint})"
+    )

@@ -3,6 +3,8 @@
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +105,123 @@ sys.exit(code)
     code, out, _ = run("training", [signal.SIGTERM], pause=pause, body=BODY.replace("sys.exit(code)\n", hanging))
     assert code == 143
     assert ("; complete" in out) is not ended
+
+
+FORKED = """
+import contextlib, multiprocessing, os, signal, sys, time
+from nbg_lightning import stopping
+fork, phase = multiprocessing.get_context("fork"), sys.argv[1]
+stopping.GRACE_SECONDS = 1.0
+
+def child(seconds=60):
+    process = fork.Process(target=time.sleep, args=(seconds,), daemon=True)
+    process.start()
+    time.sleep(0.3)
+    return process
+
+with stopping.handling("nbg test", owns_process=sys.argv[2] == "1") as handler:
+    handler.phase = "working"
+    with stopping.remembering("stopping") if phase == "training" else contextlib.nullcontext():
+        code = 0
+"""
+
+
+@pytest.mark.parametrize("phase", ["training", "working"])
+@pytest.mark.parametrize("owns", [1, 0])
+def test_a_forked_process_obeys_its_parent_and_nobody_else(phase, owns):
+    """As in a user's Pool: what it is sent is not the parent's, and a signal of the group is for the parent to answer."""
+    body = (
+        FORKED
+        + """
+        for _ in range(2):
+            process = child()
+            process.terminate()
+            process.join(5)
+            print(process.exitcode)
+            time.sleep(0.6)
+        process = child()
+        os.system(f"kill -TERM {process.pid}")
+        time.sleep(1.5)
+        print(process.is_alive(), handler.received)
+        with fork.Pool(2) as pool:
+            print(pool.map(abs, [-1, 2]))
+sys.exit(code)
+"""
+    )
+    assert run(phase, [owns], body=body) == (0, "-15\n-15\nTrue None\n[1, 2]\n", "")
+
+
+def test_a_handler_that_a_forked_process_has_for_itself_is_called_while_it_waits():
+    body = (
+        FORKED.replace("args=(seconds,)", "args=()")
+        .replace("time.sleep, a", "own, a")
+        .replace(
+            "def child", "def own():\n    signal.signal(15, lambda *_: os._exit(3))\n    time.sleep(60)\n\ndef child"
+        )
+        + """
+        process = child()
+        process.terminate()
+        process.join(5)
+        print(process.exitcode)
+"""
+    )
+    assert run("training", [1], body=body) == (0, "3\n", "")
+
+
+def test_a_stopped_command_ends_though_a_forked_process_is_left():
+    body = (
+        FORKED
+        + """
+        child()
+        os.kill(os.getpid(), 15)
+        time.sleep(1.2)
+        code = 143
+print("done", end="")
+sys.exit(code)
+"""
+    )
+    code, out, err = run("training", [1], body=body)
+    assert (code, out) == (143, "done")
+    assert err == "SIGTERM: stopping (again: at once)\n"
+
+
+def test_a_forked_process_ends_with_its_parent(tmp_path):
+    body = FORKED + "\n        print(child().pid, flush=True)\n        os.kill(os.getpid(), 9)\n"
+    code, out, _ = run("training", [1], body=body)
+    assert code == -9
+    ends = time.monotonic() + 10
+    while Path(f"/proc/{int(out)}").exists() and time.monotonic() < ends:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{int(out)}").exists()
+
+
+def test_a_call_that_no_signal_interrupts_ends_with_the_signals_own_code_and_words():
+    body = SHORT_GRACE + BODY.replace(
+        "        for number in numbers:",
+        "        import ctypes\n        mutex = (ctypes.c_byte * 64)()\n        lock = ctypes.CDLL(None).pthread_mutex_lock\n"
+        "        lock(mutex)\n        import threading\n"
+        "        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()\n        lock(mutex)\n"
+        "        for number in numbers:",
+    )
+    code, _, err = run("working", [signal.SIGTERM], body=body)
+    assert (code, err) == (130, "nbg test: stopped at once by SIGINT; all is kept\n")
+
+
+@pytest.mark.parametrize("kept", ["time.sleep(60)", "1 / 0"])
+def test_last_words_that_cannot_be_found_keep_no_process(kept):
+    body = "from nbg_lightning import stopping\nstopping._LAST_WORDS_SECONDS = 0.5\n" + BODY.replace(
+        'lambda: "all is kept"', f"lambda: {kept}"
+    )
+    code, out, _ = run("training", [signal.SIGTERM, signal.SIGTERM], pause=1.3, body=body)
+    assert (code, out) == (143, "printed before")
+
+
+def test_a_notice_that_another_rank_had_first_is_the_same_one():
+    body = BODY.replace(
+        "        for number", "        handler.agreed(15)\n        handler.phase = 'working'\n        for number"
+    )
+    code, out, err = run("training", [signal.SIGTERM], body=body)
+    assert (code, out, err) == (143, "printed before, end of step", "")
 
 
 def test_one_that_is_swallowed_by_a_destructor_is_raised_again():
