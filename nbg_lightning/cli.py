@@ -17,7 +17,7 @@ from nbg_lightning import stopping
 from nbg_lightning.commands.table import GROUPS, OWN_COMMANDS, TRAINER_COMMANDS, own_command
 from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.distributed import end_rank, get_world_size
-from nbg_lightning.error_line import is_user_error, message, one_line
+from nbg_lightning.error_line import first_line, is_user_error, message, one_line
 from nbg_lightning.parent import die_with
 from nbg_lightning.suggestion import did_you_mean
 
@@ -151,10 +151,8 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
     except Exception as error:
         if debug or not (is_user_error(error) or signals.received):
             raise
-        if signals.received and not is_user_error(error):
-            # Another rank or a worker may have left, which got the signal too.
-            what = f"{type(error).__name__} after {signals.received.name}: {one_line(message(error))}"
-            stopping.say(f"nbg {command}: {what}")
+        if signals.received:  # another rank or a worker may have left, which got the signal too
+            stopping.say(f"nbg {command}: after {signals.received.name}: {first_line(error)}")
             stopping.say(signals.line())
             return 128 + signals.received
         print(f"nbg {command}: error: {one_line(message(error))}", file=sys.stderr)

@@ -15,8 +15,9 @@ dropping   is remembered; waits are cut short, and the  ends at once; the last c
 ========== ============================================ ====================================================
 
 *Dropping* is the part of a step of training that may last for minutes and has changed nothing yet, such as the answers of GRPO.
-After a stop that was remembered, what callbacks write at the end and the ranks that are waited for have all the time they need,
-until another signal. `Stopped` has `GRACE_SECONDS` to end the command.
+After a remembered stop, callbacks may run without a time limit until another signal; `Stopped` has `GRACE_SECONDS` to end the
+command. In processes that are forked from the command (`multiprocessing`), SIGTERM has its usual effect, as of ``terminate``, and
+the other signals have none.
 
 A command that `nbg` runs ends with exit code 128 + the number of the signal. In a script or notebook that uses this library,
 signals are handled during training only, and the second one raises.
@@ -26,6 +27,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
+import math
 import os
 import select
 import signal
@@ -35,11 +38,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.util import register_after_fork
 from types import FrameType
 from typing import Any, Literal, NoReturn, TypeVar
-
-from nbg_lightning.parent import obey_only
 
 STOP_SIGNALS = frozenset(
     signal.Signals[name]
@@ -95,7 +95,7 @@ class StopHandler:
         remembered: whether the first signal came in training, so that the command ends by itself.
         dropping: whether the work of the current block is dropped on a stop.
         given_away: signals that the current block handles itself (`interrupts`).
-        heard: when that block last handled one, by the monotonic clock.
+        heard: when such a block last handled each of them, by the monotonic clock.
         children: processes that each signal is forwarded to, such as the step of a recipe.
     """
 
@@ -107,10 +107,10 @@ class StopHandler:
         self.remembered = self.dropping = False
         self._at_once = False
         self.given_away: set[int] = set()
-        self.heard = 0.0
+        self.heard: dict[int, float] = {}
         self.children: set[int] = set()
         self.phase: Phase = "starting" if owns_process else "working"
-        self._first = 0.0
+        self._first: float | None = None
         self._finished = False
         self._process = os.getpid()
         self._previous: dict[signal.Signals, Any] = {}
@@ -130,14 +130,11 @@ class StopHandler:
             signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
             self._ends = reader, writer
             threading.Thread(target=self._watch, args=(reader,), name="stop-signals", daemon=True).start()
-            os.register_at_fork(after_in_child=_hear_nothing)
             atexit.register(self._ignore)
-        register_after_fork(self, StopHandler._in_child)
+        _prepare_forks()
 
     def restore(self) -> None:
-        """Restore the previous handlers; in a process that is ending because of a signal, the thread hears further ones, which
-        would change its exit code.
-        """
+        """Restore the previous handlers, unless a signal is ending the process: the default ones would change its exit code."""
         self._finished = True
         if self.owns_process and self.received:
             return
@@ -150,21 +147,10 @@ class StopHandler:
         while self._previous:
             signal.signal(self._previous.popitem()[0], signal.SIG_IGN)
 
-    def _in_child(self) -> None:
-        """In a process that `multiprocessing` has forked, such as a pool's: what reaches the whole group is for the parent to
-        answer, which may still need this process.
-        """
-        if not self._previous or signal.pthread_sigmask(signal.SIG_BLOCK, ()) >= STOP_SIGNALS:  # a `worker_context` one
-            return
-        while self._previous:
-            number, before = self._previous.popitem()
-            signal.signal(number, before or signal.SIG_DFL)
-        obey_only(os.getppid(), STOP_SIGNALS)
-
     def agreed(self, number: int) -> None:
-        """Another rank has received a signal in training, and all ranks stop for it: this rank's own notice may come late."""
+        """All ranks stop for a signal that another one has received in training: this rank's own notice may come late."""
         if self.received is None:
-            self.received, self._first, self.remembered = signal.Signals(number), time.monotonic(), True
+            self.received, self.remembered = signal.Signals(number), True
 
     def line(self) -> str:
         """The last message of a stopped command."""
@@ -182,6 +168,8 @@ class StopHandler:
         if self.received is None:
             self.received, self._first = signal.Signals(number), now
             self._begin_stop()
+        elif self._first is None:  # another rank had it before
+            self._first = now
         elif now - self._first >= REPEAT_SECONDS and not self.owns_process:
             raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
 
@@ -230,8 +218,9 @@ class StopHandler:
                 continue
             for number in set(reader.recv(64)) & STOP_SIGNALS:
                 now = time.monotonic()
-                if number in self.given_away or (number == signal.SIGINT and self.heard > now - _HEARD_SECONDS):
-                    if unheard is None or self.heard > unheard - _HEARD_SECONDS:
+                heard = self.heard.get(number, -math.inf)
+                if number in self.given_away or heard > now - _HEARD_SECONDS:
+                    if unheard is None or heard > unheard - _HEARD_SECONDS:
                         unheard = now
                     elif now - unheard >= REPEAT_SECONDS:  # the block is stuck where no exception reaches it
                         self._leave(number)
@@ -254,15 +243,23 @@ class StopHandler:
         self.received = self.received or signal.Signals(number)
         try:
             if not self._finished:
-                call_within(_LAST_WORDS_SECONDS, [lambda: say(self.line().replace("stopped", "stopped at once", 1))])
+                kept: list[str] = []
+                call_within(_LAST_WORDS_SECONDS, [lambda: kept.append(self.kept())])
+                known = kept[0] if kept else "what is saved could not be found out"
+                words = f"{self.command}: stopped at once by {self.received.name}; {known}"
+                call_within(_FLUSH_SECONDS, [lambda: say(words)])
             call_within(_FLUSH_SECONDS, [sys.stdout.flush])
         finally:
             os._exit(128 + self.received)
 
 
 def call_within(seconds: float, calls: Sequence[Callable[[], object]]) -> None:
-    """Call functions side by side at the end of a process, and leave those behind that take longer: they wait for a disk that
-    does not answer, or for the lock of a thread that does. Exceptions are dropped.
+    """Call functions in parallel at the end of a process, and abandon those that take longer: they wait for a disk that does not
+    answer, or for the lock of a thread that does.
+
+    Args:
+        seconds: for all of them; without a limit where Python can start no thread.
+        calls: whose exceptions are dropped.
     """
 
     def quiet(call: Callable[[], object]) -> None:
@@ -371,7 +368,7 @@ def interrupts() -> Iterator[None]:
     handler = _current or StopHandler("", owns_process=False)
 
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        handler.heard = time.monotonic()
+        handler.heard[signal.SIGINT] = time.monotonic()
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGINT, interrupt)
@@ -402,12 +399,42 @@ def unless_stopped(work: Callable[[], T]) -> T | None:
         return None
 
 
+# -- forked processes --------------------------------------------------------------------------------------------------
+
+_fork = threading.local()  # the signals that were blocked before it
+
+
+@functools.cache
+def _prepare_forks() -> None:
+    os.register_at_fork(before=_before_fork, after_in_parent=_unblock, after_in_child=_after_fork_in_child)
+
+
+def _before_fork() -> None:
+    """Block signals, so that none reaches the child while it has its parent's handlers."""
+    _fork.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.blocked)
+
+
+def _after_fork_in_child() -> None:
+    """Give SIGTERM its usual effect. The other signals, which reach whole groups, have none here: the parent, which may still
+    need this process, answers them.
+    """
+    global _current
+    _current = None
+    for number in STOP_SIGNALS:
+        handler = getattr(signal.getsignal(number), "__self__", None)
+        if isinstance(handler, StopHandler):
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+            if handler.owns_process:
+                signal.set_wakeup_fd(-1)  # its reader is the parent's
+    _unblock()
+
+
 # -- processes that end with another -----------------------------------------------------------------------------------
-
-
-def _hear_nothing() -> None:
-    """In a forked process: its signals are not its parent's."""
-    signal.set_wakeup_fd(-1)
 
 
 def is_launched() -> bool:

@@ -8,7 +8,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -87,8 +87,18 @@ def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -
     return write_document(RESULTS, name, settings, results)
 
 
-def write_document(folder: Path, name: str, settings: dict[str, Any], results: dict[str, Any]) -> Path:
-    """Write ``<name>.json`` to a folder, with machine and versions, and return its path."""
+def write_document(
+    folder: Path, name: str, settings: dict[str, Any], results: dict[str, Any], earlier: Sequence[dict[str, Any]] = ()
+) -> Path:
+    """Write ``<name>.json`` to a folder, with machine and versions, and return its path.
+
+    Args:
+        folder: is made if it is not there.
+        name: of the benchmark.
+        settings: of the measurement.
+        results: its numbers.
+        earlier: date, machine and versions of older measurements among the results.
+    """
     import torch
 
     from nbg_lightning.data.durable import write_atomic
@@ -104,6 +114,7 @@ def write_document(folder: Path, name: str, settings: dict[str, Any], results: d
             "system": platform.system(),
         },
         "versions": {package: version(package) for package in packages},
+        **({"earlier": list(earlier)} if earlier else {}),
         "settings": settings,
         "results": results,
     }

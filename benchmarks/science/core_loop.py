@@ -2,7 +2,7 @@
 
 It uses the components of `PretrainModule`, `CurriculumDataModule` and `FGWSD` and gives the same numbers (a test compares the
 weights), without what a short run does not need: logging, checkpoints, signals. A step of 1,024 tokens of a small model takes a
-third of the processor time. Long runs are compiled, by the rule of ``compile: auto``, and may go on after a kill.
+third of the processor time. Long runs are compiled, by the rule of ``compile: auto``, and may resume after a kill.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def pretrain(
     data: CurriculumDataModule,
     seed: int,
     merged: int = 0,
-    progress: Progress | None = None,
+    checkpoint: RunCheckpoint | None = None,
 ) -> LanguageModel:
     """Train a model by a curriculum, and return it.
 
@@ -38,7 +38,7 @@ def pretrain(
         data: a datamodule that has not been set up.
         seed: of the weights.
         merged: average the weights of so many points at equal distances in the last stage, as `nbg merge` does; 0 does not.
-        progress: from which a killed run goes on; by default it begins anew.
+        checkpoint: from which a killed run resumes; by default it begins anew.
 
     Raises:
         FloatingPointError: the loss is not finite.
@@ -63,7 +63,7 @@ def pretrain(
     adamw = build_optimizer(model.named_parameters(), optimizer)
     points = merged_points(curriculum, merged)
     kept: list[dict[str, Any]] = []
-    begin = 0 if progress is None else progress.restore(model, adamw, kept)
+    begin = 0 if checkpoint is None else checkpoint.restore(model, adamw, kept)
     for step in range(begin, curriculum.num_steps):
         batch = batches[order.lookup(step * rows, (step + 1) * rows)]
         loss = cross_entropy(model, batch).loss / (batch.labels != IGNORE).sum()
@@ -77,8 +77,8 @@ def pretrain(
         adamw.zero_grad()
         if step + 1 in points:
             kept.append({name: value.detach().double() for name, value in model.named_parameters()})
-        if progress is not None:
-            progress.save(step + 1, model, adamw, kept)
+        if checkpoint is not None:
+            checkpoint.save(step + 1, model, adamw, kept)
     if merged:
         average(model, kept)
     return model
@@ -90,11 +90,11 @@ def merged_points(curriculum: Curriculum, number: int) -> list[int]:
     return [curriculum.num_steps - round(place * steps / number) for place in range(number)]
 
 
-class Progress:
-    """What a killed run goes on from, in a file that is written every few minutes: shorter runs have none.
+class RunCheckpoint:
+    """What a killed run resumes from, written at most every few minutes: a shorter run has none.
 
     Args:
-        file: of this run only, and of its settings.
+        file: in a folder of this run only.
         seconds: between two writes.
     """
 
@@ -105,6 +105,9 @@ class Progress:
         """Load what is there; returns the number of steps that are done."""
         import torch
 
+        from nbg_lightning.data.durable import remove_leftovers
+
+        remove_leftovers(self.file.parent)
         if not self.file.is_file():
             return 0
         found = torch.load(self.file, weights_only=True)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core_loop import Progress, pretrain
+from core_loop import RunCheckpoint, pretrain
 from harness import Budget, Contrast, Experiment, Job, Metric, Trend, main
 from worked_problems import STEPS, VOCAB_SIZE, document_tokens, draw_pools, measure, tokenizer
 
@@ -156,11 +156,10 @@ def run(job: Job) -> dict[str, Any]:
     data, name, problems = datamodule(job)
     curriculum = Curriculum(stages(settings), step_tokens(settings), longest)
     optimizer = AdamWConfig(weight_decay=0.1, betas=(0.9, 0.95))
-    progress = Progress(job.folder / f"progress-{job.key}.pt")
-    model = pretrain(core, optimizer, curriculum, data, job.seed, MERGED if settings.get("merge") else 0, progress)
+    merged = MERGED if settings.get("merge") else 0
+    model = pretrain(core, optimizer, curriculum, data, job.seed, merged, RunCheckpoint(job.checkpoint))
     job.charges.train("model", core, curriculum.num_steps * curriculum.tokens_per_step, longest)
     items = measure(model, name, problems)
-    progress.file.unlink(missing_ok=True)
     metrics = {key: statistics.mean(values) for key, values in items.items()}
     return {"metrics": metrics, "items": items, "parameters": core.num_parameters}
 

@@ -1,4 +1,4 @@
-"""Does what FG gains over clean data in the decay only change with the size of the model, at 20 tokens a parameter?
+"""Does what FG gains over clean data in the decay only change with the size of the model?
 
     python benchmarks/science/scale.py run        # see harness/ for the commands
 
@@ -6,7 +6,8 @@ The arms and the data are those of `quality_order.py`, with eight moves a proble
 different problems, and with steps of eight windows. The logarithm of the bits is compared, since larger models come closer to
 the floor that the wrong steps set: a difference of -0.1 says that FG needs a fifth fewer bits, at any size.
 
-The budgets at equal tokens see as many as 0.1 M parameters at 20 a parameter, so that only size and learning rate change.
+Each size has 20 tokens a parameter. The budgets named "2.5 M tokens" give every size the tokens of 0.1 M parameters, so that only
+size and learning rate differ.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ PLANNED, SMALL, RUN = (
     tuple(SIZES)[1:],
     tuple(SIZES)[:3],
     tuple(SIZES)[1:4],
-)  # the last two were added: the largest takes a day
+)  # the last two were added: sixteen runs at 3 M take days of a core
 PARAMETERS = {name: shape(size, length(KIND)).num_parameters for name, size in SIZES.items()}
 SMALLEST_PLANNED = PLANNED[0]
-EQUAL_TOKENS = {  # largest first: the arms of a seed of it are those that take the time
+EQUAL_TOKENS = {  # largest first, since its runs take longest
     f"{name}, 2.5 M tokens": name for name in reversed(PLANNED) if name != SMALLEST_PLANNED
 }
 

@@ -81,18 +81,22 @@ def stop_if_stopped(trainer: Any) -> None:
             )
 
 
-def write_result(name: str, settings: dict[str, Any], results: dict[str, Any]) -> Path:
-    """Write ``results/<name>.json`` with machine and versions, and return its path."""
+def write_result(
+    name: str, settings: dict[str, Any], results: dict[str, Any], earlier: Sequence[dict[str, Any]] = ()
+) -> Path:
+    """Write ``results/<name>.json`` with machine and versions, and those of earlier runs among them, and return its path."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "performance"))
     import paired
 
-    return paired.write_document(RESULTS, name, settings, results)
+    return paired.write_document(RESULTS, name, settings, results, earlier)
 
 
 def quiet(threads: int) -> None:
-    """Set the number of threads, and silence everything but the experiment's own output."""
+    """Set the number of threads, and silence what a run tells of its progress."""
     import torch
 
     torch.set_num_threads(threads)
-    logging.disable(logging.WARNING)  # the trainer sets the levels of loggers
+    logging.disable(logging.INFO)  # no level of a logger: the trainer sets these again
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")

@@ -192,7 +192,9 @@ def test_published_runs_are_neither_run_again_nor_lost(tmp_path, published, caps
     assert ran == [*(("small", seed, "much") for seed in (1, 2)), *(("small", 3, arm) for arm in more.arms)]
     main(more, ["status", *folder, "--published"])
     assert "small, some: 3 of 3 seeds (2 of them only in results/)\n" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="would drop: small, seed 1, none and 9 more; add --published to keep it"):
+    with pytest.raises(
+        SystemExit, match="would drop: small, seed 1, none and 9 more; --published keeps it; --drop drops it"
+    ):
         summarized(more, tmp_path / "second")
     after = summarized(more, tmp_path / "second", "--published")
     assert after["arms"]["large"] == before["arms"]["large"]
@@ -231,7 +233,7 @@ def test_runs_that_the_plan_has_no_more_are_dropped_only_if_told(tmp_path, publi
     stronger = experiment(arms={**first.arms, "some": {"gain": 0.3}})
     stronger.register("a larger dose")
     with pytest.raises(
-        SystemExit, match="small, seed 1, some and 3 more; it has other settings, or is not of the plan"
+        SystemExit, match="small, seed 1, some and 3 more; the plan has it no more, or with other settings or metrics"
     ):
         summarized(stronger, tmp_path / "empty", "--published")
     assert json.loads((seeds.RESULTS / "plain.json").read_text())["results"] == before
@@ -288,10 +290,64 @@ def test_damaged_results_are_told_with_their_file(published, damage, told):
         assert str(refused.value).endswith("; restore it from git")
 
 
-def test_published_has_no_effect_on_tuning(capsys):
+@pytest.mark.usefixtures("published")
+def test_a_metric_of_the_file_is_not_dropped_unless_told(tmp_path):
+    renamed = experiment(
+        metrics={"points": Metric("points")},
+        run=lambda job: {"metrics": {"points": plain_run(job)["metrics"]["score"]}},
+        primary=Contrast("none", "some", "points", "small"),
+        secondary=(),
+    )
+    renamed.register("another name")
+    main(renamed, ["run", "--folder", str(tmp_path / "second"), "--published"])
+    with pytest.raises(SystemExit, match="would drop: metric score; the plan has it no more"):
+        summarized(renamed, tmp_path / "second", "--published")
+
+
+def test_a_summary_tells_on_which_machines_its_runs_were(tmp_path, published):
+    first, _ = published
+    file = seeds.RESULTS / "plain.json"
+    written = json.loads(file.read_text())
+    assert "earlier" not in written
+    there = {key: written[key] for key in ("date", "machine", "versions")}
+    there["machine"]["processor"] = "another"
+    file.write_text(json.dumps({**written, **there}))
+    for _ in range(2):
+        main(first, ["run", "--folder", str(tmp_path / "second"), "--published"])
+        summarized(first, tmp_path / "second", "--published")
+        again = json.loads(file.read_text())
+        assert again["earlier"][0] == there and again["machine"]["processor"] != "another"
+    assert len(again["earlier"]) == 2
+    main(first, ["run", "--folder", str(tmp_path / "second")])
+    summarized(first, tmp_path / "second", "--published")
+    assert "earlier" not in json.loads(file.read_text())
+
+
+def test_a_metric_that_the_plan_has_no_more_is_not_another_number(tmp_path, published, capsys):
+    first, _ = published
+    more = experiment(run=lambda job: {"metrics": {**plain_run(job)["metrics"], "time": 1.0}})
+    main(more, ["run", "--folder", str(tmp_path / "second")])
+    summarized(first, tmp_path / "second", "--published")
+    assert "other numbers" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [("tune", "--published"), ("run", "--drop"), ("summary", "--change=why")]
+)
+def test_an_option_without_effect_is_refused(capsys, command, option):
     with pytest.raises(SystemExit):
-        main(experiment(), ["tune", "--published"])
-    assert "--published has no effect on tune" in capsys.readouterr().err
+        main(experiment(), [command, option])
+    assert f"{option.partition('=')[0]} has no effect on {command}; it is an option of " in capsys.readouterr().err
+
+
+def test_a_picture_without_a_run_of_the_primary_budget_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.picture.IMAGES", tmp_path)
+    monkeypatch.setattr("tables.write_tables", list)
+    whole = experiment()
+    whole.register()
+    main(whole, ["run", "--folder", str(tmp_path / "runs"), "--budgets", "large"])
+    assert summarized(whole, tmp_path / "runs")["primary"] is None
+    assert (tmp_path / "science-plain.png").is_file()
 
 
 def test_a_time_limit_starts_no_further_run(tmp_path):

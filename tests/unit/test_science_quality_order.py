@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import random
 import sys
 from collections import Counter
@@ -13,8 +14,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 
 import quality_order
-from core_loop import Progress, average, pretrain
+from core_loop import RunCheckpoint, average, pretrain
 from harness import Job
+from harness.jobs import Jobs
 from quality_order import ARMS, PRIMARY, STEP, datamodule, experiment, shape, stages
 from worked_problems import DOCUMENT, WRONG, Problem, after, damaged_documents, draw_problem, worked
 
@@ -129,8 +131,8 @@ def test_a_killed_run_goes_on_with_the_same_weights(tmp_path, monkeypatch, merge
     job = Job("FG", 3, "small", SETTINGS, tmp_path / "runs" / "job")
     core, optimizer, plan = shape(SETTINGS["size"]), AdamWConfig(weight_decay=0.1), curriculum("FG merged")
 
-    def trained(progress=None):
-        return pretrain(core, optimizer, plan, datamodule(job)[0], job.seed, merged, progress)
+    def trained(checkpoint=None):
+        return pretrain(core, optimizer, plan, datamodule(job)[0], job.seed, merged, checkpoint)
 
     whole, clip, steps = trained(), torch.nn.utils.clip_grad_norm_, []
 
@@ -140,29 +142,38 @@ def test_a_killed_run_goes_on_with_the_same_weights(tmp_path, monkeypatch, merge
             raise KeyboardInterrupt
         return clip(*given)
 
-    file = tmp_path / "progress" / "run.pt"
+    file = tmp_path / "checkpoint" / "run.pt"
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", killed)
     with pytest.raises(KeyboardInterrupt):
-        trained(Progress(file, seconds=0.0))
-    resumed = trained(Progress(file, seconds=1e6))
+        trained(RunCheckpoint(file, seconds=0.0))
+    resumed = trained(RunCheckpoint(file, seconds=1e6))
     assert len(steps) == plan.num_steps - 2 + 3  # the one that was killed is computed again
     for (name, own), theirs in zip(resumed.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(own, theirs), name
 
 
-def test_a_run_writes_its_progress_while_it_is_not_done(tmp_path, monkeypatch):
+def test_a_run_has_a_checkpoint_until_its_numbers_are_stored(tmp_path, monkeypatch):
     saved = []
 
-    class Watched(Progress):
+    class Watched(RunCheckpoint):
         def save(self, *given):
             super().save(*given)
             saved.append(self.file.is_file())
 
-    monkeypatch.setattr(quality_order, "Progress", functools.partial(Watched, seconds=0.0))
-    job = Job("FG", 1, PRIMARY, {**SETTINGS, **ARMS["FG"]}, tmp_path / "runs" / "job")
-    experiment.run(job)
+    monkeypatch.setattr(quality_order, "RunCheckpoint", functools.partial(Watched, seconds=0.0))
+    monkeypatch.setattr(quality_order, "measure", lambda *given: {"bits": [math.nan], "accuracy": [1.0]})
+    budgets = {PRIMARY: dataclasses.replace(experiment.budgets[PRIMARY], settings=SETTINGS)}
+    changed = dataclasses.replace(experiment, budgets={**experiment.budgets, **budgets})
+    jobs = Jobs(changed, tmp_path)
+    job = jobs.job(PRIMARY, 1, "FG")
+    with pytest.raises(ValueError, match=r"bits of .* is invalid: nan"):
+        jobs.run([job])
     assert saved == [True] * 40
-    assert not list(tmp_path.rglob("progress*"))
+    assert job.checkpoint.is_file()
+    monkeypatch.setattr(quality_order, "measure", lambda *given: {"bits": [1.0], "accuracy": [1.0]})
+    assert jobs.run([job]) == 1
+    assert saved == [True] * 40  # nothing was left to train
+    assert sorted(file.name for file in job.folder.iterdir()) == [".job.lock", "result.json"]
 
 
 def test_the_average_is_of_all_points():

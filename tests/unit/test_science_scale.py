@@ -39,7 +39,7 @@ def test_sizes_at_equal_tokens_differ_in_size_and_learning_rate_only():
         assert {**settings, "size": smallest["size"], "rate": smallest["rate"]} == smallest
         own = EXPERIMENT.budgets[size].settings
         assert {**settings, "tokens": own["tokens"]} == own
-    assert settings["tokens"] == 2_481_920
+    assert smallest["tokens"] == 2_481_920
 
 
 def test_documents_of_more_moves_are_longer_and_all_different():

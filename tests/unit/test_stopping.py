@@ -3,8 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
@@ -108,18 +106,25 @@ sys.exit(code)
 
 
 FORKED = """
-import contextlib, multiprocessing, os, signal, sys, time
+import contextlib, multiprocessing, os, signal, subprocess, sys, time
 from nbg_lightning import stopping
-fork, phase = multiprocessing.get_context("fork"), sys.argv[1]
+fork, phase, owns = multiprocessing.get_context("fork"), sys.argv[1], sys.argv[2] == "1"
 stopping.GRACE_SECONDS = 1.0
 
-def child(seconds=60):
-    process = fork.Process(target=time.sleep, args=(seconds,), daemon=True)
+def child(work=time.sleep, given=(60,)):
+    process = fork.Process(target=work, args=given, daemon=work is time.sleep)
     process.start()
-    time.sleep(0.3)
     return process
 
-with stopping.handling("nbg test", owns_process=sys.argv[2] == "1") as handler:
+def nested():
+    process = child()
+    process.terminate()
+    process.join(5)
+    command = subprocess.Popen(["sleep", "60"])
+    command.terminate()
+    os._exit(process.exitcode == -15 and command.wait(5) == -15)
+
+with stopping.handling("nbg test", owns_process=owns) as handler:
     handler.phase = "working"
     with stopping.remembering("stopping") if phase == "training" else contextlib.nullcontext():
         code = 0
@@ -128,19 +133,20 @@ with stopping.handling("nbg test", owns_process=sys.argv[2] == "1") as handler:
 
 @pytest.mark.parametrize("phase", ["training", "working"])
 @pytest.mark.parametrize("owns", [1, 0])
-def test_a_forked_process_obeys_its_parent_and_nobody_else(phase, owns):
-    """As in a user's Pool: what it is sent is not the parent's, and a signal of the group is for the parent to answer."""
+def test_a_forked_process_can_be_terminated_and_its_signals_are_its_own(phase, owns):
     body = (
         FORKED
         + """
-        for _ in range(2):
+        for _ in range(20):
             process = child()
             process.terminate()
             process.join(5)
-            print(process.exitcode)
-            time.sleep(0.6)
+            assert process.exitcode == -15
+        process = child(nested, ())
+        process.join(20)
+        print(process.exitcode)
         process = child()
-        os.system(f"kill -TERM {process.pid}")
+        os.kill(process.pid, signal.SIGINT)
         time.sleep(1.5)
         print(process.is_alive(), handler.received)
         with fork.Pool(2) as pool:
@@ -148,18 +154,19 @@ def test_a_forked_process_obeys_its_parent_and_nobody_else(phase, owns):
 sys.exit(code)
 """
     )
-    assert run(phase, [owns], body=body) == (0, "-15\n-15\nTrue None\n[1, 2]\n", "")
+    assert run(phase, [owns], body=body) == (0, "1\nTrue None\n[1, 2]\n", "")
 
 
-def test_a_handler_that_a_forked_process_has_for_itself_is_called_while_it_waits():
+def test_a_handler_that_a_forked_process_installs_is_called():
     body = (
-        FORKED.replace("args=(seconds,)", "args=()")
-        .replace("time.sleep, a", "own, a")
-        .replace(
-            "def child", "def own():\n    signal.signal(15, lambda *_: os._exit(3))\n    time.sleep(60)\n\ndef child"
+        FORKED.replace(
+            "def child(",
+            "def own(ready):\n    signal.signal(15, lambda *_: os._exit(3))\n    ready.set()\n    time.sleep(60)\n\ndef child(",
         )
         + """
-        process = child()
+        ready = fork.Event()
+        process = child(own, (ready,))
+        ready.wait(10)
         process.terminate()
         process.join(5)
         print(process.exitcode)
@@ -180,19 +187,7 @@ print("done", end="")
 sys.exit(code)
 """
     )
-    code, out, err = run("training", [1], body=body)
-    assert (code, out) == (143, "done")
-    assert err == "SIGTERM: stopping (again: at once)\n"
-
-
-def test_a_forked_process_ends_with_its_parent(tmp_path):
-    body = FORKED + "\n        print(child().pid, flush=True)\n        os.kill(os.getpid(), 9)\n"
-    code, out, _ = run("training", [1], body=body)
-    assert code == -9
-    ends = time.monotonic() + 10
-    while Path(f"/proc/{int(out)}").exists() and time.monotonic() < ends:
-        time.sleep(0.1)
-    assert not Path(f"/proc/{int(out)}").exists()
+    assert run("training", [1], body=body) == (143, "done", "SIGTERM: stopping (again: at once)\n")
 
 
 def test_a_call_that_no_signal_interrupts_ends_with_the_signals_own_code_and_words():
@@ -212,16 +207,44 @@ def test_last_words_that_cannot_be_found_keep_no_process(kept):
     body = "from nbg_lightning import stopping\nstopping._LAST_WORDS_SECONDS = 0.5\n" + BODY.replace(
         'lambda: "all is kept"', f"lambda: {kept}"
     )
-    code, out, _ = run("training", [signal.SIGTERM, signal.SIGTERM], pause=1.3, body=body)
+    code, out, err = run("training", [signal.SIGTERM, signal.SIGTERM], pause=1.3, body=body)
     assert (code, out) == (143, "printed before")
+    assert err.splitlines()[1:] == ["nbg test: stopped at once by SIGTERM; what is saved could not be found out"]
 
 
-def test_a_notice_that_another_rank_had_first_is_the_same_one():
-    body = BODY.replace(
-        "        for number", "        handler.agreed(15)\n        handler.phase = 'working'\n        for number"
+@pytest.mark.parametrize("owns", ["True", "False"])
+def test_a_notice_that_another_rank_had_first_is_the_same_one(owns):
+    agreed = (
+        "        handler.agreed(15)\n        time.sleep(1.2)\n        handler.phase = 'working'\n        for number"
     )
+    body = BODY.replace("        for number", agreed).replace("owns_process=True", f"owns_process={owns}")
     code, out, err = run("training", [signal.SIGTERM], body=body)
     assert (code, out, err) == (143, "printed before, end of step", "")
+
+
+@pytest.mark.parametrize(("within", "code"), [("0.0", 0), ("60", 130)])
+def test_a_block_that_answers_ctrl_c_itself(within, code):
+    """The command goes on, even if the block is left at once; a block that is stuck is ended by another one."""
+    block = f"""
+        mutex, lock = (ctypes.c_byte * 64)(), ctypes.CDLL(None).pthread_mutex_lock
+        lock(mutex)
+        try:
+            with stopping.interrupts():
+                if {within}:
+                    for seconds in (0.3, 1.6):
+                        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+                    lock(mutex)
+                os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            print(", interrupted", end="")
+        time.sleep(1.5)
+        code = 0
+"""
+    a, b = BODY.index("        for number in"), BODY.index("    except stopping.Stopped")
+    body = f"import ctypes, threading\n{SHORT_GRACE}{BODY[:a]}{block.lstrip(chr(10))}{BODY[b:]}"
+    found, out, err = run("working", [signal.SIGINT], body=body)
+    assert (found, out) == (code, "printed before, interrupted" if code == 0 else "printed before")
+    assert err == ("" if code == 0 else "nbg test: stopped at once by SIGINT; all is kept\n")
 
 
 def test_one_that_is_swallowed_by_a_destructor_is_raised_again():

@@ -36,11 +36,7 @@ def shared_seeds(first: Mapping[int, Any], second: Mapping[int, Any]) -> list[in
     return [seed for seed in first if seed in second]
 
 
-def no_interval(contrast: Contrast, runs: Runs) -> None:
-    """For `compare`: nothing was kept."""
-
-
-def compare(contrast: Contrast, runs: Runs, kept: ItemIntervals = no_interval) -> dict[str, Any] | None:
+def compare(contrast: Contrast, runs: Runs, published: ItemIntervals | None = None) -> dict[str, Any] | None:
     """A contrast over the seeds that both arms have: paired t; beside it over items, where their scores were kept.
 
     Items are clusters: an item's scores of all seeds are one draw. None with fewer than two seeds.
@@ -70,7 +66,7 @@ def compare(contrast: Contrast, runs: Runs, kept: ItemIntervals = no_interval) -
         result["interval_95_over_items"] = over_items(
             *([side[seed] for seed in seeds] for side in (first, second)), contrast
         )
-    elif (interval := kept(contrast, runs)) is not None:
+    elif published is not None and (interval := published(contrast, runs)) is not None:
         result["interval_95_over_items"] = interval
     return result
 
@@ -126,13 +122,13 @@ def verdict(found: Mapping[str, Any], higher_is_better: bool) -> Verdict:
     return "better" if (found["difference"] > 0) == higher_is_better else "worse"
 
 
-def summarize(experiment: Experiment, runs: Runs, kept: ItemIntervals = no_interval) -> dict[str, Any]:
+def summarize(experiment: Experiment, runs: Runs, published: ItemIntervals | None = None) -> dict[str, Any]:
     """All numbers of a page: each arm by seed, operations, and the contrasts.
 
     Args:
         experiment: whose.
         runs: what is done.
-        kept: the interval over items of a contrast whose runs have no scores of items any more.
+        published: gives the interval over items of a contrast whose runs have no scores of items any more.
     """
     arms = {
         budget: {
@@ -147,8 +143,10 @@ def summarize(experiment: Experiment, runs: Runs, kept: ItemIntervals = no_inter
         }
         for budget in experiment.budgets
     }
-    primary = compare(experiment.primary, runs, kept)
-    secondary = [found for contrast in experiment.secondary if (found := compare(contrast, runs, kept)) is not None]
+    primary = compare(experiment.primary, runs, published)
+    secondary = [
+        found for contrast in experiment.secondary if (found := compare(contrast, runs, published)) is not None
+    ]
     for found, adjusted in zip(secondary, holm([each["p"] for each in secondary]), strict=True):
         found["p_holm"] = adjusted
     for found in ([primary] if primary else []) + secondary:

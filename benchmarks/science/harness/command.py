@@ -17,6 +17,8 @@ from harness.experiment import Experiment, PlanError
 from harness.jobs import Job, Jobs
 from harness.published import Published
 
+EFFECTIVE = {"published": ("run", "status", "summary"), "drop": ("summary",), "change": ("register",)}  # options
+
 
 def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argparse.Namespace:
     """The settings of a call."""
@@ -35,13 +37,14 @@ def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argpars
     parser.add_argument("--drop", action="store_true", help="summary: drop runs that only results/ has")
     parser.add_argument("--change", metavar="WHY", help="register: why the plan is another one")
     found = parser.parse_args(given)
-    if found.published and found.command in ("tune", "register"):
-        parser.error(f"--published has no effect on {found.command}")
+    for option, commands in EFFECTIVE.items():
+        if getattr(found, option) and found.command not in commands:
+            parser.error(f"--{option} has no effect on {found.command}; it is an option of {', '.join(commands)}")
     return found
 
 
 def chosen(jobs: Jobs, arguments: argparse.Namespace) -> list[Job]:
-    """Those that a call asks for."""
+    """Jobs selected by the options; with ``--published`` without those that are done."""
     wanted = ((arguments.arms, "arm"), (arguments.budgets, "budget"), (arguments.seeds, "seed"))
     asked = [job for job in jobs.all() if all(only is None or vars(job)[key] in only for only, key in wanted)]
     if not arguments.published:
@@ -54,12 +57,12 @@ def chosen(jobs: Jobs, arguments: argparse.Namespace) -> list[Job]:
 
 def collect(jobs: Jobs, published: Published | None = None) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
     """Results by budget and arm, then by seed: those of the folder; where it has none, those of results/."""
-    there = {} if published is None else published.runs
+    there, metrics = {} if published is None else published.runs, jobs.experiment.metrics
     runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     differ = []
     for job in jobs.all():
         found, of_file = jobs.found(job), there.get((job.budget, job.arm), {}).get(job.seed)
-        if found is not None and of_file is not None and found["metrics"] != of_file["metrics"]:
+        if None not in (found, of_file) and any(found["metrics"][name] != of_file["metrics"][name] for name in metrics):
             differ.append(f"{job.budget}, seed {job.seed}, {job.arm}")
         if (run := found or of_file) is not None:
             runs[job.budget, job.arm][job.seed] = run
@@ -96,11 +99,11 @@ def status(jobs: Jobs, with_published: bool = False) -> None:
     """Print what is done, by budget and arm."""
     planned = Counter((job.budget, job.arm) for job in jobs.all())
     published = Published(jobs.experiment) if with_published else None
-    own, runs = collect(jobs), collect(jobs, published)
+    runs = collect(jobs, published)
     for (budget, arm), number in planned.items():
-        done = len(runs.get((budget, arm), ()))
-        told = f" ({done - len(own.get((budget, arm), ()))} of them only in results/)" if published else ""
-        print(f"{budget}, {arm}: {done} of {number} seeds{told}")
+        own = runs.get((budget, arm), {})
+        told = f" ({sum('key' not in run for run in own.values())} of them only in results/)" if published else ""
+        print(f"{budget}, {arm}: {len(own)} of {number} seeds{told}")
 
 
 def tell_tuning(experiment: Experiment, jobs: Jobs) -> None:
@@ -132,12 +135,12 @@ def write_summary(jobs: Jobs, with_published: bool = False, drop: bool = False) 
     runs = collect(jobs, published if with_published else None)
     if not drop and (lost := published.missing_from(runs)):
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        kept = "it has other settings, or is not of the plan" if with_published else "add --published to keep it"
-        raise PlanError(
-            f"{published.file} has a run that the summary would drop: {lost[0]}{more}; {kept}; --drop drops it"
+        hint = (
+            "the plan has it no more, or with other settings or metrics" if with_published else "--published keeps it"
         )
+        raise PlanError(f"{published.file} has what the summary would drop: {lost[0]}{more}; {hint}; --drop drops it")
     results = summarize(experiment, runs, published.over_items)
-    result = write_result(experiment.name, experiment.plan, results)
+    result = write_result(experiment.name, experiment.plan, results, published.origin(runs))
     print(draw(result))
     for page in write_tables():
         print(page)

@@ -48,6 +48,11 @@ class Job:
         return self.folder / "result.json"
 
     @property
+    def checkpoint(self) -> Path:
+        """Where a long run may keep what it resumes from; removed when its numbers are stored."""
+        return self.folder / f"checkpoint-{self.key}.pt"
+
+    @property
     def key(self) -> str:
         """Digest of its settings and seed, by which results of other settings are refused."""
         return content_key({"settings": dict(self.settings), "seed": self.seed})
@@ -144,6 +149,7 @@ class Jobs:
             "processor_seconds": processor_seconds() - begin,  # since its last start
         }
         stored(job.result, found)
+        job.checkpoint.unlink(missing_ok=True)
         told = ", ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
         print(
             f"{job.budget}, seed {job.seed}, {job.arm}: {told}; {found['processor_seconds']:.0f} s",

@@ -71,20 +71,33 @@ class Published:
         """
         sides = [(contrast.budget, arm) for arm in (contrast.first, contrast.second)]
         of_file = shared_seeds(*(self.arms.get(side, {}) for side in sides))
-        if of_file != shared_seeds(*(runs.get(side, {}) for side in sides)):
+        if set(of_file) != set(shared_seeds(*(runs.get(side, {}) for side in sides))):
             return None
         if any(runs[side][seed] is not self.arms[side][seed] for side in sides for seed in of_file):
             return None
         return self.intervals.get((str(contrast), contrast.metric, contrast.budget))
 
     def missing_from(self, runs: Runs) -> list[str]:
-        """Runs of the file that others do not have, in words."""
+        """Runs and metrics of the file that others do not have, in words."""
+        metrics = set(self.document["settings"]["metrics"]) - set(self.experiment.metrics) if self.document else set()
         return [
-            f"{budget}, seed {seed}, {arm}"
-            for (budget, arm), own in self.arms.items()
-            for seed in own
-            if seed not in runs.get((budget, arm), {})
+            *(f"metric {name}" for name in sorted(metrics)),
+            *(
+                f"{budget}, seed {seed}, {arm}"
+                for (budget, arm), own in self.arms.items()
+                for seed in own
+                if seed not in runs.get((budget, arm), {})
+            ),
         ]
+
+    def origin(self, runs: Runs) -> list[dict[str, Any]]:
+        """Date, machine and versions of the earlier writings of the file, if some of these runs are from it."""
+        own = {id(run) for arm in self.arms.values() for run in arm.values()}
+        if self.document is None or not any(id(run) in own for arm in runs.values() for run in arm.values()):
+            return []
+        told = {key: self.document[key] for key in ("date", "machine", "versions")}
+        earlier = self.document.get("earlier", [])
+        return earlier if told in earlier else [*earlier, told]
 
 
 def runs_of(document: Mapping[str, Any], name: str) -> Runs:
@@ -95,7 +108,7 @@ def runs_of(document: Mapping[str, Any], name: str) -> Runs:
     """
     if document["benchmark"] != name or {"metrics", "budgets", "arms"} - set(document["settings"]):
         raise ValueError(f"it is not of {name}")
-    runs = {}
+    runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for budget, arms in document["results"]["arms"].items():
         for arm, own in arms.items():
             if len(set(own["seeds"])) < len(own["seeds"]):

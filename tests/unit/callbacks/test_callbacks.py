@@ -163,6 +163,16 @@ class TestGracefulStop:
         callback.on_exception(None, None, RuntimeError())
         assert [signal.getsignal(number) for number in stopping.STOP_SIGNALS] == before
 
+    def test_a_signal_of_another_rank_ends_the_loop_and_the_own_notice_may_come_later(self, monkeypatch, capfd):
+        callback, trainer = self.start(), self.trainer()
+        trainer.world_size, trainer.strategy = 2, SimpleNamespace(root_device="cpu")
+        monkeypatch.setattr("torch.distributed.all_reduce", lambda tensor, operation: tensor.fill_(signal.SIGTERM))
+        callback.agree(trainer)
+        assert trainer.should_stop and callback.received is signal.SIGTERM
+        signal.raise_signal(signal.SIGTERM)  # does not raise
+        callback.on_train_end(None, None)
+        assert capfd.readouterr().err == ""
+
     @pytest.mark.parametrize("number", sorted(stopping.STOP_SIGNALS))
     def test_the_first_signal_ends_the_loop_after_the_step(self, number, capfd):
         callback, trainer = self.start(), self.trainer()
