@@ -361,6 +361,9 @@ def test_results_of_other_settings_are_refused(tmp_path):
     other = Jobs(experiment(arms={**experiment().arms, "some": {"gain": 0.3}}), tmp_path)
     with pytest.raises(ValueError, match="of other settings than the experiment's"):
         collect(other)
+    measured = {**experiment().metrics, "time": Metric("seconds")}
+    with pytest.raises(ValueError, match="has no time, a metric of the plan; remove it, or give another --folder"):
+        collect(Jobs(experiment(metrics=measured), tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class Jobs:
         """Its numbers, if it is done.
 
         Raises:
-            PlanError: they are of other settings.
+            PlanError: they are of other settings, or lack a metric.
         """
         if not job.result.is_file():
             return None
@@ -92,6 +92,10 @@ class Jobs:
         if result["key"] != job.key:
             raise PlanError(
                 f"{job.result} is of other settings than the experiment's; remove it, or give another --folder"
+            )
+        if missing := [name for name in self.experiment.metrics if name not in result["metrics"]]:
+            raise PlanError(
+                f"{job.result} has no {missing[0]}, a metric of the plan; remove it, or give another --folder"
             )
         return result
 
