@@ -152,10 +152,15 @@ class StopHandler:
         if self.received is None:
             self.received, self.remembered = signal.Signals(number), True
 
-    def line(self) -> str:
-        """The last message of a stopped command."""
+    def line(self, how: str = "stopped", kept: str | None = None) -> str:
+        """The last message of a stopped command.
+
+        Args:
+            how: it ended.
+            kept: what is saved; by default it is looked up.
+        """
         name = "a signal" if self.received is None else self.received.name
-        return f"{self.command}: stopped by {name}; {self.kept()}"
+        return f"{self.command}: {how} by {name}; {self.kept() if kept is None else kept}"
 
     # -- in the main thread ----------------------------------------------------------------------------------------------
 
@@ -245,8 +250,7 @@ class StopHandler:
             if not self._finished:
                 kept: list[str] = []
                 call_within(_LAST_WORDS_SECONDS, [lambda: kept.append(self.kept())])
-                known = kept[0] if kept else "what is saved could not be found out"
-                words = f"{self.command}: stopped at once by {self.received.name}; {known}"
+                words = self.line("stopped at once", kept[0] if kept else "what is saved could not be found out")
                 call_within(_FLUSH_SECONDS, [lambda: say(words)])
             call_within(_FLUSH_SECONDS, [sys.stdout.flush])
         finally:

@@ -51,6 +51,18 @@ def test_a_case_sees_other_words(last):
     )
 
 
+def start(folder, line):
+    """Run a command whose messages on standard error are read, in a folder whose files it may import."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "nbg_lightning.cli", *line],
+        cwd=folder,
+        env=launchable_environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
 STUCK = """
 import time
 from pathlib import Path
@@ -72,14 +84,7 @@ def test_a_second_ctrl_c_ends_a_step_that_does_not_end(workshop, tmp_path):
     (tmp_path / "my_stuck.py").write_text(STUCK)
     place = tmp_path / "run"
     line = ["fit", "--config", workshop.yaml, "--trainer.default_root_dir", str(place)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "nbg_lightning.cli", *line, "--trainer.callbacks+", "my_stuck.Stuck"],
-        cwd=tmp_path,
-        env=launchable_environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
+    process = start(tmp_path, [*line, "--trainer.callbacks+", "my_stuck.Stuck"])
     try:
         end = time.monotonic() + 120
         while not (tmp_path / "stuck").exists() and process.poll() is None and time.monotonic() < end:
@@ -128,17 +133,13 @@ def test_what_fails_at_the_end_of_a_stopped_fit_is_told(workshop, tmp_path):
     """It has more than the grace of 10 s, and a process that the callback has left keeps nothing alive."""
     (tmp_path / "my_late.py").write_text(LATE)
     line = ["fit", "--config", workshop.yaml, "--trainer.default_root_dir", str(tmp_path / "run")]
-    found = subprocess.run(
-        [sys.executable, "-m", "nbg_lightning.cli", *line, "--trainer.callbacks+", "my_late.Late"],
-        cwd=tmp_path,
-        env=launchable_environment(),
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        timeout=55,
-    )
-    said = found.stderr.splitlines()
-    assert found.returncode == 143
+    process = start(tmp_path, [*line, "--trainer.callbacks+", "my_late.Late"])
+    try:
+        said = process.communicate(timeout=55)[1].splitlines()
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 143
     assert "SIGTERM: stopping after this step (again: at once)" in said
     assert said[-2] == "nbg fit: after SIGTERM: the upload failed"
     checkpoint = tmp_path / "run" / "checkpoints" / "step-00000003"
