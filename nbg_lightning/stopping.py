@@ -38,7 +38,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, MethodType
 from typing import Any, Literal, NoReturn, TypeVar
 
 STOP_SIGNALS = frozenset(
@@ -429,11 +429,11 @@ def _after_fork_in_child() -> None:
     global _current
     _current = None
     for number in STOP_SIGNALS:
-        handler = getattr(signal.getsignal(number), "__self__", None)
-        if isinstance(handler, StopHandler):
+        handler = signal.getsignal(number)
+        if isinstance(handler, MethodType) and isinstance(handler.__self__, StopHandler):
             if number == signal.SIGTERM:
                 signal.signal(number, signal.SIG_DFL)
-            if handler.owns_process:
+            if handler.__self__.owns_process:
                 signal.set_wakeup_fd(-1)  # its reader is the parent's
     _unblock()
 
