@@ -133,8 +133,8 @@ class _Finder:
         tag = tagged(text)
         if tag is not None:
             yield self.region(tag)
-        for said, region in zip(announced(text, raw=True), announced(text), strict=True):
-            yield self.quoted(said[: self.limit]) or self.region(region)
+        for said in announced(text):
+            yield self.quoted(said.behind[: self.limit]) or self.region(said.answer)
         for match in reversed(deque(_CHOSEN.finditer(text), maxlen=MAX_PLACES)):
             if not _NOT_CHOSEN.search(text, max(0, match.start() - 30), match.start()):
                 yield self.region(text[match.end() : match.end() + self.limit])

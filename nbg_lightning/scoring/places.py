@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from nbg_lightning.scoring.boxes import boxed, formulas, last_formula, tagged
 from nbg_lightning.scoring.characters import plain_characters
@@ -47,7 +48,7 @@ _DENIAL = re.compile(
     r"(?:(?:but|rather|instead|and|it's|its|it|is|actually)\b\s*){0,4}",
     re.IGNORECASE,
 )
-_DENIED = re.compile(r"(?:\bnot|n't|\bnever)\s(?:equal to\s|equal\s)?$", re.IGNORECASE)  # before a number
+_DENIAL_OF_NUMBER = re.compile(r"(?:\bnot|n't|\bnever)\s(?:equal to\s|equal\s)?\n?", re.IGNORECASE)
 _IN_PROSE = re.compile(
     r"(?<![\w.^\\])(?:[-+]|(?:[Mm]inus|[Nn]egative)\s)?(?:\\?[$€£¥]\s?)?"
     r"(?:(?P<spaced>\d{1,3}(?: \d{3})++(?![\d,./]))|(?P<run>\d++(?:,\d++)*+(?:\.\d++)?)|\.\d++)"
@@ -66,31 +67,32 @@ _SAME = str.maketrans({"\uff1a": ":", "’": "'", "‘": "'"})  # one character 
 # -- announcements -----------------------------------------------------------------------------------------------------
 
 
-def announced(text: str, raw: bool = False) -> Iterator[str]:
-    """The texts after announcements of an answer, from the last one backwards, up to the limits.
+class Announced(NamedTuple):
+    """What follows an announcement of an answer, up to the limits."""
 
-    Args:
-        text: a model's text.
-        raw: start at the end of the announcement; otherwise skip its layout (":", "**") and a negation ("not 3, but").
+    begin: int
+    """Where the announcement begins."""
+    behind: str
+    """The text from its end on."""
+    answer: str
+    """The same without its layout (":", "**") and a negation ("not 3, but")."""
+
+
+def announced(text: str) -> Iterator[Announced]:
+    """What follows the announcements of an answer, from the last one backwards.
 
     Example:
-        >>> list(announced("The answer is 3. No, the answer is **4**."))
+        >>> [each.answer for each in announced("The answer is 3. No, the answer is **4**.")]
         ['4**.', '3. No, the answer is **4**.']
     """
     text = text.translate(_SAME)
-    for _, end, region in _announcements(text):
-        place = end if raw else region
-        yield text[place : place + MAX_ANSWER + 1]
-
-
-def _announcements(text: str) -> Iterator[tuple[int, int, int]]:
-    """Begin and end of announcements, with the end of their layout and negation; from the last one backwards."""
     for match in reversed(deque(_ANNOUNCEMENT.finditer(text), maxlen=MAX_PLACES)):
         begin = match.end()
         for skipped in (_LAYOUT, _DENIAL):
             found = skipped.match(text, begin, begin + MAX_ANSWER)
             begin = begin if found is None else found.end()
-        yield match.start(), match.end(), begin
+        behind, answer = (text[place : place + MAX_ANSWER + 1] for place in (match.end(), begin))
+        yield Announced(match.start(), behind, answer)
 
 
 def said_in(marked: str) -> str:
@@ -100,9 +102,10 @@ def said_in(marked: str) -> str:
         >>> said_in(r"\text{Answer: }5"), said_in(r"\text{The answer is 5}")
         ('5', '5')
     """
-    region = next(announced(marked), None)
-    if region is None:
+    said = next(announced(marked), None)
+    if said is None:
         return marked
+    region = said.answer
     return region.strip().removesuffix("}" if region.count("}") > region.count("{") else "")
 
 
@@ -155,8 +158,8 @@ def extract_expression(text: str) -> str | None:
     for marked in (boxed(text), tagged(text)):
         if marked is not None:
             return said_in(marked).strip() if marked else None
-    for region in announced(text):
-        found = [candidate.strip(" *$\n") for candidate in _candidates(region)]
+    for said in announced(text):
+        found = [candidate.strip(" *$\n") for candidate in _candidates(said.answer)]
         found = [candidate for candidate in found if candidate]
         known = (candidate for candidate in found if _is_read(read(candidate)))
         answer = next(known, found[-1] if found and isinstance(read(found[0]), Unread) else next(iter(found), None))
@@ -197,16 +200,16 @@ def extract_value(text: str, first: bool = False) -> Number | str:
         text = marked
         if (value := _number(marked)) is not None:
             return value
-    for region in announced(text):
+    said = list(announced(text))
+    for region in (each.answer for each in said):
         for candidate in _candidates(region):
             if (value := _number(candidate)) is not None:
                 return value
         near = next(_numbers_in(region), None)
         if near is not None and near[0] <= MAX_GAP and (value := _number(near[2])) is not None:
             return value
-    start, _, begin = next(_announcements(text), (len(text), 0, 0))
-    if begin == len(text):  # the answer is negated, and no other given
-        text = text[:start]
+    if said and not said[0].answer:  # the answer is negated, and no other given
+        text = text[: said[0].begin]
     return _last_or_first(text, first)
 
 
@@ -232,7 +235,8 @@ def _numbers_in(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _last_or_first(text: str, first: bool) -> Number | str:
-    said = (each for each in _numbers_in(text) if first or not _DENIED.search(text, max(0, each[0] - 20), each[0]))
+    denied = set() if first else {match.end() for match in _DENIAL_OF_NUMBER.finditer(text)}
+    said = (each for each in _numbers_in(text) if each[0] not in denied)
     found = next(said, None)
     if found is None:
         return "there is no number"

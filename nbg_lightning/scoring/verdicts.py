@@ -119,7 +119,7 @@ def extract_answer(text: str) -> str:
     for marked in (tagged(text), boxed(text)):
         if marked is not None:
             return marked
-    return _as_written(next(announced(text, raw=True), text))
+    return _as_written(next((said.behind for said in announced(text)), text))
 
 
 def _as_written(region: str) -> str:
@@ -159,7 +159,7 @@ def score_letter(text: str, gold: str, letters: Sequence[str], options: Sequence
 
 def score_exact(text: str, gold: str) -> Verdict:
     """Whether the first line (or the text after "answer:") is the gold text, ignoring case, spaces and a final full stop."""
-    region = next(announced(text), text).strip()
+    region = next((said.answer for said in announced(text)), text).strip()
     line = boxed(text) or tagged(text) or next(iter(region.splitlines()), "")
 
     def plain(value: str) -> str:

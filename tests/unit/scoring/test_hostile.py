@@ -1,6 +1,7 @@
 """No text raises, hangs or takes more than linear time; none is accepted by being hostile."""
 
 import random
+import re
 import time
 
 import pytest
@@ -75,6 +76,25 @@ def seconds_of(read, piece, length):
     return min(times)
 
 
+def words(text, run):
+    """The plainest reading of a text there is; 200,000 characters of words take 18 ms of an idle core."""
+    assert sum(match.end() - match.start() for match in re.finditer(r"\w+ ?", text)) == len(text)
+
+
+def assert_linear(read, piece, most):
+    """A text takes no more than its length explains, and ``most`` times as long as a plain reading.
+
+    A busy machine changes its pace in between, by half or twice; what seems to be too long is measured again.
+    """
+    for _ in range(5):
+        plain = seconds_of(words, "ab ", 200_000)
+        half, whole = (seconds_of(read, piece, length) for length in (100_000, 200_000))
+        if whole <= min(2.5 * half + 0.05, most * plain):
+            break
+    assert whole <= 2.5 * half + 0.05
+    assert whole <= most * plain
+
+
 @pytest.mark.parametrize("piece", REPEATED)
 def test_time_is_linear(piece):
     def read_all(text, run):
@@ -82,9 +102,7 @@ def test_time_is_linear(piece):
             function(text)
         extract_letter(text, "ABCD")
 
-    half, whole = (seconds_of(read_all, piece, length) for length in (100_000, 200_000))
-    assert whole <= 2.5 * half + 0.05
-    assert 5 * whole < 10, "a text of 1 MB"
+    assert_linear(read_all, piece, most=100)
 
 
 UNITS = [
@@ -95,16 +113,14 @@ UNITS = [
 
 @pytest.mark.parametrize("piece", UNITS)
 def test_time_of_units_is_linear(piece):
-    """Behind a number, bare and upright, up to 1 MB."""
+    """Behind a number, bare and upright."""
 
     def read_units(text, run):
         for behind in (text, f"\\text{{{text}"):
             score_math(f"\\boxed{{{run} {behind}}}", "5 m/s^2")
         read_unit(f"{run}{text}"), read_upright(f"{run}{text}")
 
-    half, whole = (seconds_of(read_units, piece, length) for length in (100_000, 200_000))
-    assert whole <= 2.5 * half + 0.05
-    assert 5 * whole < 5, "a text of 1 MB"
+    assert_linear(read_units, piece, most=50)
 
 
 def test_items_that_are_not_read_do_not_add_up_to_a_depth():
