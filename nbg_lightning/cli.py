@@ -18,7 +18,8 @@ from nbg_lightning.commands.table import GROUPS, OWN_COMMANDS, TRAINER_COMMANDS,
 from nbg_lightning.config_files import resolve_arguments
 from nbg_lightning.distributed import end_rank, get_world_size
 from nbg_lightning.error_line import first_line, is_user_error, message, one_line
-from nbg_lightning.parent import die_with
+from nbg_lightning.last_words import say
+from nbg_lightning.parent import die_with, is_launched
 from nbg_lightning.suggestion import did_you_mean
 
 _KEPT = {  # what a stopped command reports about its work; training reports its checkpoint
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signals.kept = lambda: _KEPT.get(
             command, _KEPT_BY_BUILDERS if command.startswith("build-") else _KEPT_BY_OTHERS
         )
-        if stopping.is_launched():
+        if is_launched():
             die_with(os.getppid())
         try:
             code = _run(command, argv, debug, signals)
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not _is_one_of_several(arguments):
                 raise
             code = _told(error)
-    if code > 128 and stopping.is_launched():
+    if code > 128 and is_launched():
         code = 0  # Lightning kills a rank that has started one that failed
     if _is_one_of_several(arguments):
         end_rank(code)
@@ -126,7 +127,7 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
     try:
         argv = resolve_arguments(argv)  # a missing config is reported before anything heavy is imported
         if command in TRAINER_COMMANDS:
-            if not stopping.is_launched():  # by a rank that has checked
+            if not is_launched():  # by a rank that has checked
                 from nbg_lightning.commands.precheck import check
 
                 check(argv)
@@ -143,7 +144,7 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
         signals.phase = "working"
         return own.main(argv[1:])
     except stopping.Stopped as stop:
-        stopping.say(signals.line())
+        say(signals.line())
         return 128 + stop.signal
     except KeyboardInterrupt:
         print(f"nbg {command}: interrupted", file=sys.stderr)
@@ -152,8 +153,8 @@ def _run(command: str, argv: list[str], debug: bool, signals: stopping.StopHandl
         if debug or not (is_user_error(error) or signals.received):
             raise
         if signals.received:  # another rank or a worker may have left, which got the signal too
-            stopping.say(f"nbg {command}: after {signals.received.name}: {first_line(error)}")
-            stopping.say(signals.line())
+            say(f"nbg {command}: after {signals.received.name}: {first_line(error)}")
+            say(signals.line())
             return 128 + signals.received
         print(f"nbg {command}: error: {one_line(message(error))}", file=sys.stderr)
         return 2

@@ -11,7 +11,7 @@ import sys
 import threading
 from typing import Any, NoReturn
 
-from nbg_lightning.stopping import call_within
+from nbg_lightning.last_words import call_within
 
 _FLUSH_SECONDS = 30.0  # for what files still buffer at the end of a rank
 

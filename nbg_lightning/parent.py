@@ -1,4 +1,4 @@
-"""Processes that the kernel ends with their parent. Imports little, since every import makes forks of the process costlier."""
+"""Processes that end with the one that started them. Imports little, since every import makes forks of the process costlier."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import signal
 import sys
 from typing import Any
 
+LAUNCHER = "NBG_LAUNCHER"
+"""Environment variable of the ranks that another rank has started: its process."""
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def is_launched() -> bool:
+    """Whether another rank of the machine has started this one."""
+    return os.environ.get(LAUNCHER) == str(os.getppid())
 
 
 def die_with(parent: int, number: int = signal.SIGKILL) -> None:

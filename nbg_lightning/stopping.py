@@ -36,10 +36,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType, MethodType
 from typing import Any, Literal, NoReturn, TypeVar
+
+from nbg_lightning.last_words import call_within, say
+from nbg_lightning.parent import is_launched
 
 STOP_SIGNALS = frozenset(
     signal.Signals[name]
@@ -53,9 +57,6 @@ _AGAIN_SECONDS = 0.05  # until a signal that came at a moment when Python ignore
 _HEARD_SECONDS = 0.5  # by which a block may be told of a signal before the watching thread is
 _LAST_WORDS_SECONDS = 5.0  # for finding out what is saved, on a disk that may not answer
 _FLUSH_SECONDS = 0.5  # for what was printed and not yet written, when a process ends at once
-
-LAUNCHER = "NBG_LAUNCHER"
-"""Environment variable of the ranks that another rank has started: its process."""
 
 T = TypeVar("T")
 Phase = Literal["starting", "working", "training"]
@@ -118,9 +119,12 @@ class StopHandler:
     # -- while it is installed -------------------------------------------------------------------------------------------
 
     def install(self) -> None:
-        """Install the signal handlers, except for a SIGHUP that `nohup` ignores."""
+        """Install the signal handlers, except for a SIGHUP that `nohup` ignores, and for a signal whose handler Python does not
+        know, such as a preloaded library's, and could not restore.
+        """
         for number in STOP_SIGNALS:
-            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            before = signal.getsignal(number)
+            if before is None or (number == signal.SIGHUP and before is signal.SIG_IGN):
                 continue
             self._previous[number] = signal.signal(number, self._handle)
         if self.owns_process:
@@ -165,8 +169,13 @@ class StopHandler:
     # -- in the main thread ----------------------------------------------------------------------------------------------
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if os.getpid() != self._process or self._finished:
-            return  # a forked child leaves it to its parent
+        if os.getpid() != self._process:  # a forked child, whose handler called this one
+            if number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            return
+        if self._finished:
+            return
         now = time.monotonic()
         if not self.owns_process:
             self._forward(number)
@@ -202,8 +211,7 @@ class StopHandler:
             self._unraisable(unraisable)
             return
         number, self.received = self.received or signal.SIGTERM, None
-        # Not from here, where Python ignores exceptions as well.
-        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+        _give_again(number)
 
     # -- in a thread, which also hears what comes while the main thread waits for another rank -------------------------------
 
@@ -257,42 +265,6 @@ class StopHandler:
             os._exit(128 + self.received)
 
 
-def call_within(seconds: float, calls: Sequence[Callable[[], object]]) -> None:
-    """Call functions in parallel at the end of a process, and abandon those that take longer: they wait for a disk that does not
-    answer, or for the lock of a thread that does.
-
-    Args:
-        seconds: for all of them; without a limit where Python can start no thread.
-        calls: whose exceptions are dropped.
-    """
-
-    def quiet(call: Callable[[], object]) -> None:
-        with contextlib.suppress(Exception):  # of any class; the interpreter ignores what destructors raise, too
-            call()
-
-    threads = [threading.Thread(target=quiet, args=(call,), daemon=True) for call in calls]
-    end = time.monotonic() + seconds
-    for thread, call in zip(threads, calls, strict=True):
-        try:
-            thread.start()
-        except RuntimeError:  # Python 3.12 starts none in the functions of atexit
-            quiet(call)
-    for thread in filter(threading.Thread.is_alive, threads):
-        thread.join(max(0.0, end - time.monotonic()))
-
-
-def say(line: str) -> None:
-    """Write a line to standard error, from the first rank only, where printing is not safe."""
-    if speaks():
-        with contextlib.suppress(OSError):
-            os.write(2, f"{line}\n".encode(errors="replace"))
-
-
-def speaks() -> bool:
-    """Whether this process is the first rank, or the only one."""
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-
-
 _current: StopHandler | None = None
 
 
@@ -312,8 +284,10 @@ def handling(command: str, owns_process: bool = False) -> Iterator[StopHandler]:
     try:
         yield handler
     finally:
-        handler.restore()
-        _current = None
+        try:
+            handler.restore()
+        finally:
+            _current = None
 
 
 def current() -> StopHandler | None:
@@ -405,21 +379,34 @@ def unless_stopped(work: Callable[[], T]) -> T | None:
 
 # -- forked processes --------------------------------------------------------------------------------------------------
 
-_fork = threading.local()  # the signals that were blocked before it
+_masks: defaultdict[int, list[set[int]]] = defaultdict(list)
+"""By thread, the signals that each fork in progress had found blocked: a signal's handler may fork while its thread forks."""
 
 
 @functools.cache
 def _prepare_forks() -> None:
-    os.register_at_fork(before=_before_fork, after_in_parent=_unblock, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _installed(number: int) -> StopHandler | None:
+    """The handler of a signal, if it is one of ours."""
+    handler = signal.getsignal(number)
+    owner = handler.__self__ if isinstance(handler, MethodType) else None
+    return owner if isinstance(owner, StopHandler) else None
 
 
 def _before_fork() -> None:
     """Block signals, so that none reaches the child while it has its parent's handlers."""
-    _fork.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    blocked = STOP_SIGNALS if any(map(_installed, STOP_SIGNALS)) else frozenset()
+    with _heard_later():
+        _masks[threading.get_ident()].append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)  # by itself, since it may raise what a handler does
 
 
-def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, _fork.blocked)
+def _after_fork_in_parent() -> None:
+    with _heard_later():
+        if masks := _masks[threading.get_ident()]:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop())
 
 
 def _after_fork_in_child() -> None:
@@ -429,18 +416,30 @@ def _after_fork_in_child() -> None:
     global _current
     _current = None
     for number in STOP_SIGNALS:
-        handler = signal.getsignal(number)
-        if isinstance(handler, MethodType) and isinstance(handler.__self__, StopHandler):
-            if number == signal.SIGTERM:
-                signal.signal(number, signal.SIG_DFL)
-            if handler.__self__.owns_process:
-                signal.set_wakeup_fd(-1)  # its reader is the parent's
-    _unblock()
+        handler = _installed(number)
+        if handler is None:
+            continue
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+        if handler.owns_process:
+            signal.set_wakeup_fd(-1)  # its reader is the parent's
+    if masks := _masks.pop(threading.get_ident(), []):
+        signal.pthread_sigmask(signal.SIG_SETMASK, masks[0])
 
 
-# -- processes that end with another -----------------------------------------------------------------------------------
+@contextmanager
+def _heard_later() -> Iterator[None]:
+    """Python ignores exceptions here: signals whose handlers raise them are given again. `StopHandler` does so for its own."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _give_again(signal.SIGINT)
+    except Stopped as stop:
+        if _current is not None and _current.owns_process:
+            raise
+        _give_again(stop.signal)
 
 
-def is_launched() -> bool:
-    """Whether another rank of the machine has started this one."""
-    return os.environ.get(LAUNCHER) == str(os.getppid())
+def _give_again(number: int) -> None:
+    """Signal this process once Python heeds exceptions again."""
+    threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()

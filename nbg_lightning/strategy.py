@@ -34,7 +34,8 @@ from nbg_lightning.core.checkpoint_folder import checkpoints_below, is_complete,
 from nbg_lightning.core.checkpoint_names import META
 from nbg_lightning.core.checkpoint_save import BackgroundSaver, cause, save_checkpoint
 from nbg_lightning.error_line import first_line
-from nbg_lightning.stopping import LAUNCHER, say
+from nbg_lightning.last_words import say
+from nbg_lightning.parent import LAUNCHER
 from nbg_lightning.url_path import PathOrUrl, place_of
 from nbg_lightning.worker_process import worker_context
 

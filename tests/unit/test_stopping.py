@@ -11,6 +11,7 @@ from nbg_lightning.stopping import STOP_SIGNALS, Stopped
 BODY = """
 import os, signal, sys, time
 from nbg_lightning import stopping
+from nbg_lightning.last_words import say
 phase, numbers, pause = sys.argv[1], [int(n) for n in sys.argv[2].split(",")], float(sys.argv[3])
 with stopping.handling("nbg test", owns_process=True) as handler:
     handler.kept = lambda: "all is kept"
@@ -23,7 +24,7 @@ with stopping.handling("nbg test", owns_process=True) as handler:
         print(", end of step", end="")
         code = 128 + handler.received
     except stopping.Stopped as stop:
-        stopping.say(handler.line())
+        say(handler.line())
         code = stop.code
 sys.exit(code)
 """
@@ -173,6 +174,77 @@ def test_a_handler_that_a_forked_process_installs_is_called():
 """
     )
     assert run("training", [1], body=body) == (0, "3\n", "")
+
+
+def test_a_forked_process_is_terminated_by_a_handler_that_calls_the_one_before_it():
+    body = (
+        FORKED
+        + """
+        before = signal.getsignal(15)
+        signal.signal(15, lambda *given: before(*given))
+        process = child()
+        process.terminate()
+        process.join(5)
+        print(process.exitcode, handler.received)
+"""
+    )
+    assert run("training", [1], body=body) == (0, "-15 None\n", "")
+
+
+# What is registered before the library is called after it, when the fork has begun.
+IN_A_FORK = """
+import os
+begun = []
+os.register_at_fork(before=lambda: begun and begun.pop()())
+"""
+FORK = """
+        process = os.fork()
+        if process == 0:
+            os._exit(0)
+        os.waitpid(process, 0)
+        time.sleep(1)
+"""
+
+
+def test_a_fork_within_a_fork_leaves_no_signal_blocked():
+    body = (
+        IN_A_FORK
+        + FORKED
+        + "        begun.append(lambda: print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True) if os.fork() else nested())\n"
+        + FORK
+        + "        print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+    )
+    assert run("training", [1], body=body) == (0, "1\nset()\n", "")
+
+
+@pytest.mark.parametrize(
+    ("phase", "owns", "block", "raised"),
+    [
+        ("working", 1, "stopping.interrupts()", "KeyboardInterrupt"),
+        ("training", 0, "contextlib.nullcontext()", "KeyboardInterrupt"),
+        ("working", 1, "contextlib.nullcontext()", "stopping.Stopped"),
+    ],
+)
+def test_a_signal_that_comes_during_a_fork_is_heard(phase, owns, block, raised):
+    first = "        os.kill(os.getpid(), 2)\n        time.sleep(1.2)\n" if phase == "training" else ""
+    body = (
+        IN_A_FORK
+        + FORKED
+        + first
+        + "        begun.append(lambda: os.kill(os.getpid(), 2))\n        try:\n"
+        + f"          with {block}:\n{FORK.replace(chr(10), chr(10) + '    ').rstrip(' ')}"
+        + f"        except {raised}:\n            print('heard', flush=True)\n            os._exit(0)\n"
+    )
+    assert run(phase, [owns], body=body)[:2] == (0, "heard\n")
+
+
+def test_a_handler_that_python_does_not_know_is_left():
+    body = (
+        "import signal\nknown = signal.getsignal\nsignal.getsignal = lambda n: None if n == signal.SIGUSR2 else known(n)\n"
+        + FORKED
+        + "        pass\nprint(known(signal.SIGUSR2) is signal.SIG_DFL, stopping.current())\n"
+    )
+    assert run("training", [0], body=body) == (0, "True None\n", "")
 
 
 def test_a_stopped_command_ends_though_a_forked_process_is_left():
