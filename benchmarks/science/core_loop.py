@@ -110,11 +110,16 @@ class RunCheckpoint:
         remove_leftovers(self.file.parent)
         if not self.file.is_file():
             return 0
-        found = torch.load(self.file, weights_only=True)
-        model.load_state_dict(found["model"])
-        optimizer.load_state_dict(found["optimizer"])
-        kept.extend(found["kept"])
-        return int(found["steps"])
+        try:
+            found = torch.load(self.file, weights_only=True)
+            model.load_state_dict(found["model"])
+            optimizer.load_state_dict(found["optimizer"])
+            kept.extend(found["kept"])
+            return int(found["steps"])
+        except Exception as error:  # torch and pickle have any class
+            raise ValueError(
+                f"{self.file} is damaged ({type(error).__name__}); remove it, and the run begins anew"
+            ) from error
 
     def save(self, steps: int, model: LanguageModel, optimizer: Optimizer, kept: list[dict[str, Any]]) -> None:
         """Write, if it is time."""

@@ -15,6 +15,8 @@ from typing import Any
 from harness.tables import experiment_tables, table
 from seeds import RESULTS
 
+from nbg_lightning.data.durable import write_atomic
+
 DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -209,7 +211,7 @@ def write_tables() -> list[Path]:
     for page in pages():
         text = page.read_text("utf-8")
         if (made := with_tables(text)) != text:
-            page.write_text(made, "utf-8")
+            write_atomic(page, made)  # else a full disk cuts it off
             changed.append(page)
     return changed
 

@@ -7,6 +7,7 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
@@ -69,8 +70,9 @@ def test_a_plan_is_registered_before_it_runs_and_changed_only_with_a_reason(tmp_
     more = experiment(arms={**experiment().arms, "much": {"gain": 1.0}})
     with pytest.raises(SystemExit, match="another plan; register --change 'why'"):
         main(more, ["run", "--folder", folder])
-    with pytest.raises(SystemExit, match="another plan"):
-        main(more, ["register"])
+    for reason in ([], ["--change", " "]):
+        with pytest.raises(SystemExit, match="another plan"):
+            main(more, ["register", *reason])
     main(more, ["register", "--change", "a larger dose"])
     assert json.loads(more.registration.read_text())["changes"] == ["a larger dose"]
     main(more, ["run", "--folder", folder, "--seeds", "1"])
@@ -106,6 +108,43 @@ def test_plans_that_cannot_work_are_refused():
         experiment(budgets={"small": Budget({}, (1, 1)), "large": Budget({}, (1,))})
     with pytest.raises(ValueError, match="arm of budget small is invalid: 'nobody'"):
         experiment(budgets={"small": Budget({}, (1,), ("nobody",)), "large": Budget({}, (1,))})
+    with pytest.raises(ValueError, match="a contrast is invalid: budget large does not run 'same'; choose none, some"):
+        experiment(secondary=(Contrast("none", "same", "score", "large"),))
+
+
+@pytest.mark.parametrize(
+    ("arm", "metric", "places", "told"),
+    [
+        ("some", "score", {"huge": 1.0}, "budget of a trend is invalid: 'huge'; choose small, large"),
+        ("some", "scor", {"small": 1.0, "large": 2.0}, "metric of a trend is invalid: 'scor'; choose score"),
+        ("same", "score", {"small": 1.0, "large": 2.0}, "arm of a trend is invalid: budget large does not run 'same'"),
+        ("some", "score", {"small": 1.0}, "give two different ones or more, above 0"),
+        ("some", "score", {"small": 1.0, "large": 1.0}, "give two different ones or more, above 0"),
+        ("some", "score", {"small": 0.0, "large": 1.0}, "give two different ones or more, above 0"),
+    ],
+)
+def test_trends_that_cannot_be_computed_are_refused(arm, metric, places, told):
+    with pytest.raises(ValueError, match=re.escape(told)):
+        experiment(trends=(Trend("none", arm, metric, places),))
+
+
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD", "[]", "{}", '{"plan": {}, "changes": null}'])
+def test_a_damaged_plan_is_told_with_its_file(tmp_path, text):
+    experiment().register()
+    experiment().registration.write_text(text)
+    for command in ("register", "run", "summary"):
+        with pytest.raises(SystemExit, match=r"plain\.json is damaged .*; restore it from git"):
+            main(experiment(), [command, "--folder", str(tmp_path)])
+
+
+def test_what_the_plan_does_not_run_is_not_selected(tmp_path):
+    experiment().register()
+    for selection, told in (
+        (["--seeds", "99"], "--seeds has 99, which the plan does not run"),
+        (["--seeds", "3", "--budgets", "large"], "no run of the plan has all of --arms, --budgets and --seeds"),
+    ):
+        with pytest.raises(SystemExit, match=told):
+            main(experiment(), ["run", "--folder", str(tmp_path), *selection])
 
 
 def test_a_killed_experiment_goes_on_and_several_processes_share_the_work(tmp_path):
@@ -207,6 +246,38 @@ def test_published_runs_are_neither_run_again_nor_lost(tmp_path, published, caps
     assert summarized(more, tmp_path / "second", "--drop")["arms"]["large"] == {}
 
 
+def test_a_summary_that_is_written_again_is_the_same(tmp_path, published):
+    first, before = published
+    costlier = experiment(run=lambda job: job.charges.forward("judge", SHAPE, 1e6, 8) or plain_run(job))
+    main(costlier, ["run", "--folder", str(tmp_path / "second"), "--published"])
+    cost = [summarized(first, tmp_path / "second", "--published")["arms"]["small"]["some"]["operations"] for _ in "123"]
+    old, judge = before["arms"]["small"]["some"]["operations"], 1e6 * SHAPE.flops_per_token(8) / 3
+    assert cost == [pytest.approx(old + judge / 3)] * 3
+
+
+def test_runs_of_other_settings_replace_published_ones_only_if_told(tmp_path, published, capsys):
+    first, before = published
+    stronger = experiment(arms={**first.arms, "some": {"gain": 0.5}})
+    stronger.register("a larger dose")
+    main(stronger, ["run", "--folder", str(tmp_path / "second")])
+    for more in ([], ["--published"]):
+        with pytest.raises(SystemExit, match="would drop: small, seed 1, some and 3 more; "):
+            summarized(stronger, tmp_path / "second", *more)
+    assert json.loads((seeds.RESULTS / "plain.json").read_text())["results"] == before
+    assert summarized(stronger, tmp_path / "second", "--drop")["primary"]["difference"] == pytest.approx(0.585)
+
+
+def test_what_another_process_has_written_meanwhile_is_not_replaced(tmp_path, published, monkeypatch):
+    first, _ = published
+    file = seeds.RESULTS / "plain.json"
+    monkeypatch.setattr(
+        "harness.command.summarize",
+        lambda *given: (file.write_text(file.read_text().replace('"date": "', '"date": "x')), summarize(*given))[1],
+    )
+    with pytest.raises(SystemExit, match=r"another process has written .*plain\.json meanwhile; run this again"):
+        summarized(first, tmp_path / "first")
+
+
 def test_published_runs_of_other_settings_do_not_count(published):
     first, _ = published
     assert sum(map(len, Published(first).runs.values())) == 10
@@ -275,6 +346,11 @@ def test_the_folders_runs_count_where_results_has_others(tmp_path, published, ca
         (lambda text: re.sub(r'"seeds": \[\s+1,\s+2\s+\]', '"seeds": [1]', text), "damaged (ValueError: zip()"),
         (lambda text: re.sub(r'"score": \[\s+[\d.]+', '"score": [ NaN', text), "a number of small, none is not finite"),
         (lambda text: text.replace('"primary"', '"first"'), "damaged (KeyError: 'primary')"),
+        (lambda text: text.replace('"date"', '"day"'), "damaged (KeyError: 'date')"),
+        (lambda text: text.replace('"versions"', '"earlier": 3, "versions"'), "damaged (TypeError"),
+        (lambda text: text.replace('"scale"', '"factor"'), "damaged (KeyError: 'scale')"),
+        (lambda text: re.sub(r'"score": \[', '"points": [', text), "metrics of small, none are not those of its plan"),
+        (lambda text: re.sub(r'"operations": [\d.e+]+', '"operations": null', text), "damaged (TypeError"),
     ],
 )
 def test_damaged_results_are_told_with_their_file(published, damage, told):
@@ -332,7 +408,8 @@ def test_a_metric_that_the_plan_has_no_more_is_not_another_number(tmp_path, publ
 
 
 @pytest.mark.parametrize(
-    ("command", "option"), [("tune", "--published"), ("run", "--drop"), ("summary", "--change=why")]
+    ("command", "option"),
+    [("tune", "--published"), ("run", "--drop"), ("summary", "--change=why"), ("summary", "--seeds=1")],
 )
 def test_an_option_without_effect_is_refused(capsys, command, option):
     with pytest.raises(SystemExit):
@@ -367,13 +444,74 @@ def test_results_of_other_settings_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("metrics", "told"), [({}, "has no score"), ({"score": float("nan")}, "score of small-1-none is invalid: nan")]
+    ("metrics", "items", "told"),
+    [
+        ({}, [], "has no score"),
+        ({"score": float("nan")}, [], "score of small-1-none is invalid: nan"),
+        ({"score": 1.0}, [1.0, float("inf")], "an item's score of small-1-none is invalid: inf"),
+    ],
 )
-def test_a_missing_or_infinite_number_is_an_error_not_a_seed_less(tmp_path, metrics, told):
-    jobs = Jobs(experiment(run=lambda job: {"metrics": metrics}), tmp_path)
+def test_a_missing_or_infinite_number_is_an_error_not_a_seed_less(tmp_path, metrics, items, told):
+    jobs = Jobs(experiment(run=lambda job: {"metrics": metrics, "items": {"score": items}}), tmp_path)
     with pytest.raises(ValueError, match=told):
         jobs.run(jobs.all())
     assert collect(jobs) == {}
+
+
+def test_numbers_of_numpy_are_stored_as_numbers(tmp_path):
+    def run(job):
+        return {"metrics": {"score": np.float32(0.5)}, "items": {"score": np.array([True, False])}}
+
+    jobs = Jobs(experiment(run=run), tmp_path)
+    jobs.run(jobs.all()[:1])
+    found = jobs.found(jobs.all()[0])
+    assert (found["metrics"], found["items"]) == ({"score": 0.5}, {"score": [1.0, 0.0]})
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: "[]",
+        lambda text: "{}",
+        lambda text: text.replace('"processor_seconds": ', '"processor_seconds": NaN, "other": '),
+        lambda text: text.replace('"operations"', '"none"'),
+        lambda text: re.sub(r'"score": [\d.]+', '"score": NaN', text),
+        lambda text: re.sub(r'"score": [\d.]+', '"score": null', text),
+    ],
+)
+def test_a_damaged_result_is_told_with_its_file(tmp_path, damage):
+    jobs = Jobs(experiment(), tmp_path)
+    jobs.run(jobs.all())
+    file = jobs.all()[0].result
+    text = file.read_text()
+    file.write_text(damage(text))
+    assert file.read_text() != text
+    with pytest.raises(ValueError, match=r"result\.json is damaged .*; remove it, or give another --folder"):
+        collect(jobs)
+
+
+def test_items_that_are_not_those_of_the_other_arm_are_not_paired_with_those_of_another_seed(tmp_path):
+    numbers = {("some", 1): 3, ("some", 2): 5}
+
+    def run(job):
+        return {"metrics": {"score": 1.0}, "items": {"score": [1.0] * numbers.get((job.arm, job.seed), 4)}}
+
+    jobs = Jobs(experiment(run=run), tmp_path)
+    jobs.run(jobs.all())
+    with pytest.raises(
+        ValueError, match=r"the 1\. shared seed has 4 of none and 3 of some; score the same items in both"
+    ):
+        summarize(jobs.experiment, collect(jobs))
+
+
+def test_the_checkpoint_of_a_run_that_is_done_is_removed(tmp_path):
+    jobs = Jobs(experiment(), tmp_path)
+    jobs.run(jobs.all())
+    left = jobs.all()[0].checkpoint
+    left.touch()
+    assert jobs.run(jobs.all()) == 0
+    assert not left.exists()
 
 
 def test_contrasts_are_paired_over_seeds_and_items(tmp_path):
@@ -415,8 +553,6 @@ def test_a_trend_is_a_slope_by_seed(tmp_path):
     assert "| some - none | score | small, large | 2 | +22.5 |" in trends_table(
         jobs.experiment.plan, {"trends": [trend]}
     )
-    with pytest.raises(ValueError, match="budget of a trend is invalid: 'huge'"):
-        experiment(trends=(Trend("none", "some", "score", {"huge": 1.0}),))
 
 
 def test_seeds_that_only_one_arm_has_are_left_out(tmp_path):

@@ -169,7 +169,12 @@ def test_a_run_has_a_checkpoint_until_its_numbers_are_stored(tmp_path, monkeypat
     with pytest.raises(ValueError, match=r"bits of .* is invalid: nan"):
         jobs.run([job])
     assert saved == [True] * 40
-    assert job.checkpoint.is_file()
+    whole = job.checkpoint.read_bytes()
+    for damaged in (b"", whole[:-500]):
+        job.checkpoint.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"checkpoint-.*\.pt is damaged .*; remove it, and the run begins anew"):
+            jobs.run([job])
+    job.checkpoint.write_bytes(whole)
     monkeypatch.setattr(quality_order, "measure", lambda *given: {"bits": [1.0], "accuracy": [1.0]})
     assert jobs.run([job]) == 1
     assert saved == [True] * 40  # nothing was left to train

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
-from harness.experiment import Contrast, Experiment, Trend
+from harness.experiment import Contrast, Experiment, PlanError, Trend
 
 Runs = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
 """(budget, arm) -> seed -> result of the job."""
@@ -72,10 +72,20 @@ def compare(contrast: Contrast, runs: Runs, published: ItemIntervals | None = No
 
 
 def over_items(first: Sequence[Any], second: Sequence[Any], contrast: Contrast) -> list[float]:
-    """Interval of the mean difference over items, the runs taken as they are."""
+    """Interval of the mean difference over items, the runs taken as they are.
+
+    Raises:
+        PlanError: the arms of a seed have not equally many.
+    """
     from nbg_lightning.evaluation.statistics import paired_comparison
 
     scores = [[run["items"][contrast.metric] for run in side] for side in (first, second)]
+    for place, (own, other) in enumerate(zip(*scores, strict=True)):
+        if len(own) != len(other):
+            raise PlanError(
+                f"items of {contrast.metric}, {contrast.budget}, are not paired: the {place + 1}. shared seed has {len(own)} of "
+                f"{contrast.first} and {len(other)} of {contrast.second}; score the same items in both arms"
+            )
     joined = [[score for run in side for score in run] for side in scores]
     items = [item for run in scores[0] for item in range(len(run))]
     return list(paired_comparison(*joined, bounds=None, clusters=items).interval)

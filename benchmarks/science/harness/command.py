@@ -12,12 +12,17 @@ from typing import Any
 
 from seeds import quiet, write_result
 
-from harness.analysis import seeds_needed, summarize
+from harness.analysis import Runs, seeds_needed, summarize
 from harness.experiment import Experiment, PlanError
 from harness.jobs import Job, Jobs
 from harness.published import Published
 
-EFFECTIVE = {"published": ("run", "status", "summary"), "drop": ("summary",), "change": ("register",)}  # options
+EFFECTIVE = {
+    "published": ("run", "status", "summary"),
+    "drop": ("summary",),
+    "change": ("register",),
+    **dict.fromkeys(("arms", "budgets", "seeds"), ("tune", "run")),
+}  # options
 
 
 def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argparse.Namespace:
@@ -47,6 +52,11 @@ def chosen(jobs: Jobs, arguments: argparse.Namespace) -> list[Job]:
     """Jobs selected by the options; with ``--published`` without those that are done."""
     wanted = ((arguments.arms, "arm"), (arguments.budgets, "budget"), (arguments.seeds, "seed"))
     asked = [job for job in jobs.all() if all(only is None or vars(job)[key] in only for only, key in wanted)]
+    for only, key in wanted:
+        if unplanned := sorted(set(only or ()) - {vars(job)[key] for job in jobs.all()}):
+            raise PlanError(f"--{key}s has {unplanned[0]!r}, which the plan does not run; see the command status")
+    if not asked:
+        raise PlanError("no run of the plan has all of --arms, --budgets and --seeds; leave one out")
     if not arguments.published:
         return asked
     done = collect(jobs, Published(jobs.experiment))
@@ -57,18 +67,11 @@ def chosen(jobs: Jobs, arguments: argparse.Namespace) -> list[Job]:
 
 def collect(jobs: Jobs, published: Published | None = None) -> dict[tuple[str, str], dict[int, dict[str, Any]]]:
     """Results by budget and arm, then by seed: those of the folder; where it has none, those of results/."""
-    there, metrics = {} if published is None else published.runs, jobs.experiment.metrics
+    there: Runs = {} if published is None else published.runs
     runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
-    differ = []
     for job in jobs.all():
-        found, of_file = jobs.found(job), there.get((job.budget, job.arm), {}).get(job.seed)
-        if None not in (found, of_file) and any(found["metrics"][name] != of_file["metrics"][name] for name in metrics):
-            differ.append(f"{job.budget}, seed {job.seed}, {job.arm}")
-        if (run := found or of_file) is not None:
+        if (run := jobs.found(job) or there.get((job.budget, job.arm), {}).get(job.seed)) is not None:
             runs[job.budget, job.arm][job.seed] = run
-    if differ:
-        told = "the folder's count" if len(differ) == 1 else f"and {len(differ) - 1} more: the folder's count"
-        print(f"{differ[0]} has other numbers in the folder than in results/; {told}", file=sys.stderr)
     return dict(runs)
 
 
@@ -139,7 +142,12 @@ def write_summary(jobs: Jobs, with_published: bool = False, drop: bool = False) 
             "the plan has it no more, or with other settings or metrics" if with_published else "--published keeps it"
         )
         raise PlanError(f"{published.file} has what the summary would drop: {lost[0]}{more}; {hint}; --drop drops it")
+    if differ := published.differing_from(runs):
+        told = "the folder's count" if len(differ) == 1 else f"and {len(differ) - 1} more: the folder's count"
+        print(f"{differ[0]} has other numbers in the folder than in results/; {told}", file=sys.stderr)
     results = summarize(experiment, runs, published.over_items)
+    published.keep_means(results["arms"], runs)
+    published.check_unchanged()
     result = write_result(experiment.name, experiment.plan, results, published.origin(runs))
     print(draw(result))
     for page in write_tables():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,19 @@ REGISTERED = Path(__file__).parents[1] / "registered"
 
 class PlanError(ValueError):
     """What was written down, or is there, is not what is asked for."""
+
+
+@contextmanager
+def told(file: Path, fix: str) -> Iterator[None]:
+    """A block that reads a file, whose damage is told with its name.
+
+    Raises:
+        PlanError: the file is no JSON, or lacks something.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
+        raise PlanError(f"{file} is damaged ({type(error).__name__}: {error}); {fix}") from error
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ class Experiment:
         trends: slopes of contrasts over budgets; each has an interval of its own, and none decides.
 
     Raises:
-        ValueError: a contrast of what is not there, or a tuning seed that is a budget's.
+        ValueError: a contrast or trend of what is not there or not run, or a tuning seed that is a budget's.
     """
 
     name: str
@@ -147,6 +162,13 @@ class Experiment:
     trends: tuple[Trend, ...] = ()
 
     def __post_init__(self) -> None:
+        for name, budget in self.budgets.items():
+            if len(set(budget.seeds)) < len(budget.seeds):
+                raise ValueError(f"seeds of budget {name} are invalid: one is there twice; give each once")
+            if both := sorted(set(budget.seeds) & set(self.tuning_seeds)):
+                raise ValueError(f"tuning_seeds is invalid: {both[0]} is a seed of budget {name}; give others")
+            if unknown := [arm for arm in budget.arms or () if arm not in self.arms]:
+                raise ValueError(f"arm of budget {name} is invalid: {unknown[0]!r}; choose {', '.join(self.arms)}")
         for contrast in self.contrasts:
             known = {"arm": self.arms, "metric": self.metrics, "budget": self.budgets}
             for kind, name in (
@@ -157,18 +179,30 @@ class Experiment:
             ):
                 if name not in known[kind]:
                     raise ValueError(f"{kind} of a contrast is invalid: {name!r}; choose {', '.join(known[kind])}")
+            self._check_arms("contrast", contrast, contrast.budget)
         for trend in self.trends:
-            if unknown := [name for name in trend.places if name not in self.budgets]:
-                raise ValueError(f"budget of a trend is invalid: {unknown[0]!r}; choose {', '.join(self.budgets)}")
+            self._check_trend(trend)
         if len(set(self.contrasts)) < len(self.contrasts):
             raise ValueError("secondary is invalid: a contrast is there twice; give each once")
-        for name, budget in self.budgets.items():
-            if len(set(budget.seeds)) < len(budget.seeds):
-                raise ValueError(f"seeds of budget {name} are invalid: one is there twice; give each once")
-            if both := sorted(set(budget.seeds) & set(self.tuning_seeds)):
-                raise ValueError(f"tuning_seeds is invalid: {both[0]} is a seed of budget {name}; give others")
-            if unknown := [arm for arm in budget.arms or () if arm not in self.arms]:
-                raise ValueError(f"arm of budget {name} is invalid: {unknown[0]!r}; choose {', '.join(self.arms)}")
+
+    def _check_trend(self, trend: Trend) -> None:
+        if unknown := [name for name in trend.places if name not in self.budgets]:
+            raise ValueError(f"budget of a trend is invalid: {unknown[0]!r}; choose {', '.join(self.budgets)}")
+        if trend.metric not in self.metrics:
+            raise ValueError(f"metric of a trend is invalid: {trend.metric!r}; choose {', '.join(self.metrics)}")
+        places = trend.places.values()
+        if len(set(places)) < 2 or not all(0 < place < math.inf for place in places):
+            raise ValueError(
+                f"places of a trend are invalid: {dict(trend.places)}; give two different ones or more, above 0"
+            )
+        for budget in trend.places:
+            self._check_arms("trend", trend, budget)
+
+    def _check_arms(self, kind: str, compared: Contrast | Trend, budget: str) -> None:
+        for arm in (compared.first, compared.second):
+            if arm not in self.arms_of(budget):
+                runs = ", ".join(self.arms_of(budget))
+                raise ValueError(f"arm of a {kind} is invalid: budget {budget} does not run {arm!r}; choose {runs}")
 
     @property
     def contrasts(self) -> tuple[Contrast, ...]:
@@ -204,14 +238,13 @@ class Experiment:
         """Write the plan down; a plan that differs from the one there needs a reason, which stays in the file.
 
         Raises:
-            PlanError: another plan is there and no reason is given.
+            PlanError: another plan is there and no reason is given, or the file is damaged.
         """
         changes: list[str] = []
-        if self.registration.is_file():
-            there = json.loads(self.registration.read_text())
+        if (there := self._registered()) is not None:
             if there["plan"] == self.plan:
                 return self.registration
-            if change is None:
+            if not (change or "").strip():
                 raise PlanError(f"{self.registration} has another plan; register --change 'why', and commit it")
             changes = [*there["changes"], change]
         stored(self.registration, {"plan": self.plan, "changes": changes})
@@ -221,9 +254,18 @@ class Experiment:
         """Refuse to run what was not written down.
 
         Raises:
-            PlanError: there is no plan, or another one.
+            PlanError: there is no plan, another one, or a damaged file.
         """
-        if not self.registration.is_file():
+        if (there := self._registered()) is None:
             raise PlanError(f"{self.name} is not registered; run the command register, and commit {self.registration}")
-        if json.loads(self.registration.read_text())["plan"] != self.plan:
+        if there["plan"] != self.plan:
             raise PlanError(f"{self.registration} has another plan; register --change 'why', and commit it")
+
+    def _registered(self) -> dict[str, Any] | None:
+        if not self.registration.is_file():
+            return None
+        with told(self.registration, "restore it from git"):
+            there: dict[str, Any] = json.loads(self.registration.read_text())
+            if not isinstance(there["plan"], dict) or not isinstance(there["changes"], list):
+                raise ValueError("it is no plan")
+            return there

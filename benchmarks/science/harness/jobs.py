@@ -15,7 +15,7 @@ from typing import Any
 from seeds import stored
 
 from harness.charges import Charges
-from harness.experiment import Experiment, PlanError
+from harness.experiment import Experiment, PlanError, told
 from nbg_lightning.data.durable import content_key
 from nbg_lightning.data.folder_lock import FolderInUse, folder_lock
 
@@ -84,19 +84,23 @@ class Jobs:
         """Its numbers, if it is done.
 
         Raises:
-            PlanError: they are of other settings, or lack a metric.
+            PlanError: they are of other settings, lack a metric, or are damaged.
         """
         if not job.result.is_file():
             return None
-        result = json.loads(job.result.read_text())
+        fix = "remove it, or give another --folder"
+        with told(job.result, fix):
+            result: dict[str, Any] = json.loads(job.result.read_text())
+            result["key"], dict(result["metrics"]), dict(result.get("items", {}))
+            amounts = [*result["operations"].values(), result["processor_seconds"]]
+            if not all(map(math.isfinite, amounts)):
+                raise ValueError("an amount is not finite")
         if result["key"] != job.key:
-            raise PlanError(
-                f"{job.result} is of other settings than the experiment's; remove it, or give another --folder"
-            )
+            raise PlanError(f"{job.result} is of other settings than the experiment's; {fix}")
         if missing := [name for name in self.experiment.metrics if name not in result["metrics"]]:
-            raise PlanError(
-                f"{job.result} has no {missing[0]}, a metric of the plan; remove it, or give another --folder"
-            )
+            raise PlanError(f"{job.result} has no {missing[0]}, a metric of the plan; {fix}")
+        with told(job.result, fix):
+            check_numbers(result, self.experiment, job)
         return result
 
     def run(self, jobs: Iterable[Job], seconds: float = math.inf) -> int:
@@ -135,6 +139,7 @@ class Jobs:
         """Run a job that has no result yet."""
         with folder_lock(job.folder, "runs", LOCK):
             if self.found(job) is not None:
+                job.checkpoint.unlink(missing_ok=True)  # of a process that was killed in between
                 return False
             self._run(job)
             return True
@@ -142,7 +147,8 @@ class Jobs:
     def _run(self, job: Job) -> None:
         begin = processor_seconds()
         given = dict(self.experiment.run(job))
-        check_metrics(given["metrics"], self.experiment, job)
+        given |= plain_numbers(given)
+        check_numbers(given, self.experiment, job)
         found = {
             "key": job.key,
             "arm": job.arm,
@@ -154,9 +160,9 @@ class Jobs:
         }
         stored(job.result, found)
         job.checkpoint.unlink(missing_ok=True)
-        told = ", ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
+        metrics = ", ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
         print(
-            f"{job.budget}, seed {job.seed}, {job.arm}: {told}; {found['processor_seconds']:.0f} s",
+            f"{job.budget}, seed {job.seed}, {job.arm}: {metrics}; {found['processor_seconds']:.0f} s",
             file=sys.stderr,
             flush=True,
         )
@@ -167,16 +173,28 @@ def processor_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def check_metrics(given: Mapping[str, float], experiment: Experiment, job: Job) -> None:
+def plain_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of a run, and its items where it has any, as Python's numbers: a run may give those of numpy or torch."""
+    items = {name: [float(score) for score in scores] for name, scores in given.get("items", {}).items()}
+    return {
+        "metrics": {name: float(value) for name, value in given["metrics"].items()},
+        **({"items": items} if items else {}),
+    }
+
+
+def check_numbers(given: Mapping[str, Any], experiment: Experiment, job: Job) -> None:
     """Refuse numbers that are missing or not finite: a seed that is left out by its result is a bias.
 
     Raises:
         ValueError: naming the number and the run.
     """
     for name in experiment.metrics:
-        if name not in given:
+        if name not in given["metrics"]:
             raise ValueError(f"{job.folder.name} has no {name}; the run must give every metric of the experiment")
-        if not math.isfinite(given[name]):
-            raise ValueError(
-                f"{name} of {job.folder.name} is invalid: {given[name]}; bound the metric, or lower the rate"
-            )
+    items = given.get("items", {}).items()
+    for name, value in [
+        *((name, given["metrics"][name]) for name in experiment.metrics),
+        *((f"an item's {name}", score) for name, scores in items for score in scores),
+    ]:
+        if not math.isfinite(value):
+            raise ValueError(f"{name} of {job.folder.name} is invalid: {value}; bound the metric, or lower the rate")

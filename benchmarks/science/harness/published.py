@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import seeds
 
 from harness.analysis import Runs, shared_seeds
-from harness.experiment import Contrast, Experiment, PlanError
+from harness.experiment import Contrast, Experiment, PlanError, told
 from nbg_lightning.data.durable import content_key
 
 
@@ -27,6 +26,7 @@ class Published:
         document: what it has, or None.
         arms: the runs of all settings that it has: (budget, arm) -> seed -> run. Operations and processor seconds are the mean
             of an arm at a budget, since no others are in the file.
+        runs: those of them with the settings and the metrics of the plan, of its seeds.
         intervals: over items, by contrast, metric and budget.
 
     Raises:
@@ -38,28 +38,24 @@ class Published:
         self.file: Path = seeds.RESULTS / f"{experiment.name}.json"
         self.document: dict[str, Any] | None = None
         self.arms: Runs = {}
+        self.runs: Runs = {}
         self.intervals: dict[tuple[str, str, str], list[float] | None] = {}
         if not self.file.is_file():
             return
-        try:
+        with told(self.file, "restore it from git"):
             self.document = json.loads(self.file.read_text())
             self.arms = runs_of(self.document, experiment.name)
             self.intervals = intervals_of(self.document["results"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PlanError(f"{self.file} is damaged ({type(error).__name__}: {error}); restore it from git") from error
+            self.runs = self._of_the_plan(self.document)
 
-    @cached_property
-    def runs(self) -> Runs:
-        """Those with the settings and the metrics of the plan, of its seeds."""
-        if self.document is None:
-            return {}
-        then, now = self.document["settings"], self.experiment.plan
+    def _of_the_plan(self, document: Mapping[str, Any]) -> Runs:
+        then, now = document["settings"], self.experiment.plan
         if measured(then, now["metrics"]) != measured(now, now["metrics"]):
             return {}
         return {
             (budget, arm): {seed: run for seed, run in own.items() if seed in self.experiment.budgets[budget].seeds}
             for (budget, arm), own in self.arms.items()
-            if (key := key_of_settings(now, budget, arm)) is not None and key == key_of_settings(then, budget, arm)
+            if key_of_settings(now, budget, arm) == key_of_settings(then, budget, arm)
         }
 
     def over_items(self, contrast: Contrast, runs: Runs) -> list[float] | None:
@@ -78,17 +74,57 @@ class Published:
         return self.intervals.get((str(contrast), contrast.metric, contrast.budget))
 
     def missing_from(self, runs: Runs) -> list[str]:
-        """Runs and metrics of the file that others do not have, in words."""
-        metrics = set(self.document["settings"]["metrics"]) - set(self.experiment.metrics) if self.document else set()
+        """Runs and metrics of the file that others do not have, or have with other settings, in words."""
+        if self.document is None:
+            return []
+        then, now = self.document["settings"], self.experiment.plan
         return [
-            *(f"metric {name}" for name in sorted(metrics)),
+            *(f"metric {name}" for name in sorted(set(then["metrics"]) - set(now["metrics"]))),
             *(
                 f"{budget}, seed {seed}, {arm}"
                 for (budget, arm), own in self.arms.items()
                 for seed in own
                 if seed not in runs.get((budget, arm), {})
+                or key_of_settings(now, budget, arm) != key_of_settings(then, budget, arm)
             ),
         ]
+
+    def differing_from(self, runs: Runs) -> list[str]:
+        """Runs of the file, of the plan's settings, that others have with other numbers, in words."""
+        return [
+            f"{budget}, seed {seed}, {arm}"
+            for (budget, arm), own in self.runs.items()
+            for seed, run in own.items()
+            if (other := runs.get((budget, arm), {}).get(seed)) is not None
+            and any(other["metrics"][name] != run["metrics"][name] for name in self.experiment.metrics)
+        ]
+
+    def keep_means(self, arms: Mapping[str, dict[str, Any]], runs: Runs) -> None:
+        """Give arms whose runs are those of the file its operations and processor seconds: a mean of its means and of runs that
+        it has already would change with each summary.
+
+        Args:
+            arms: of the new results, by budget.
+            runs: they are of these.
+        """
+        if self.document is None:
+            return
+        for (budget, arm), own in self.runs.items():
+            new = arms[budget].get(arm)
+            if new is None or not any(runs[budget, arm].get(seed) is run for seed, run in own.items()):
+                continue
+            old = self.document["results"]["arms"][budget][arm]
+            if all(new[key] == old[key] for key in ("seeds", "metrics")):
+                new |= {key: old[key] for key in ("operations", "processor_seconds")}
+
+    def check_unchanged(self) -> None:
+        """Refuse to replace what another process has written since this was read.
+
+        Raises:
+            PlanError: the file is another one now.
+        """
+        if Published(self.experiment).document != self.document:
+            raise PlanError(f"another process has written {self.file} meanwhile; run this again")
 
     def origin(self, runs: Runs) -> list[dict[str, Any]]:
         """Date, machine and versions of the earlier writings of the file, if some of these runs are from it."""
@@ -96,7 +132,7 @@ class Published:
         if self.document is None or not any(id(run) in own for arm in runs.values() for run in arm.values()):
             return []
         told = {key: self.document[key] for key in ("date", "machine", "versions")}
-        earlier = self.document.get("earlier", [])
+        earlier: list[dict[str, Any]] = self.document.get("earlier", [])
         return earlier if told in earlier else [*earlier, told]
 
 
@@ -108,13 +144,17 @@ def runs_of(document: Mapping[str, Any], name: str) -> Runs:
     """
     if document["benchmark"] != name or {"metrics", "budgets", "arms"} - set(document["settings"]):
         raise ValueError(f"it is not of {name}")
+    document["date"], document["machine"], document["versions"], [*document.get("earlier", [])]
     runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for budget, arms in document["results"]["arms"].items():
         for arm, own in arms.items():
             if len(set(own["seeds"])) < len(own["seeds"]):
                 raise ValueError(f"a seed of {budget}, {arm} is there twice")
+            if set(own["metrics"]) != set(document["settings"]["metrics"]):
+                raise ValueError(f"metrics of {budget}, {arm} are not those of its plan")
             columns = list(zip(own["seeds"], *own["metrics"].values(), strict=True))
-            if not all(math.isfinite(value) for _, *values in columns for value in values):
+            numbers = [value for _, *values in columns for value in values]
+            if not all(map(math.isfinite, [*numbers, own["operations"], own["processor_seconds"]])):
                 raise ValueError(f"a number of {budget}, {arm} is not finite")
             runs[budget, arm] = {
                 seed: {
