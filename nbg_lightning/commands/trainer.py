@@ -27,6 +27,7 @@ from nbg_lightning.commands.short_arguments import expand_arguments
 from nbg_lightning.config_files import read_yaml
 from nbg_lightning.credentials import redacted
 from nbg_lightning.error_line import one_line
+from nbg_lightning.last_words import speaks
 from nbg_lightning.quiet import quiet_libraries
 from nbg_lightning.strategy import RankLauncher
 from nbg_lightning.trainer import Trainer
@@ -134,7 +135,7 @@ def _speaks() -> bool:
             return dist.distributed_c10d._get_default_store().add(_SPOKEN, 1) == 1
         except RuntimeError:
             return False  # the rank that keeps the store has left, and did not do so silently
-    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
+    return speaks()
 
 
 def main(argv: list[str]) -> int:

@@ -51,9 +51,10 @@ def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argpars
 def chosen(jobs: Jobs, arguments: argparse.Namespace) -> list[Job]:
     """Jobs selected by the options; with ``--published`` without those that are done."""
     wanted = ((arguments.arms, "arm"), (arguments.budgets, "budget"), (arguments.seeds, "seed"))
-    asked = [job for job in jobs.all() if all(only is None or vars(job)[key] in only for only, key in wanted)]
+    planned = jobs.all()
+    asked = [job for job in planned if all(only is None or vars(job)[key] in only for only, key in wanted)]
     for only, key in wanted:
-        if unplanned := sorted(set(only or ()) - {vars(job)[key] for job in jobs.all()}):
+        if unplanned := sorted(set(only or ()) - {vars(job)[key] for job in planned}):
             raise PlanError(f"--{key}s has {unplanned[0]!r}, which the plan does not run; see the command status")
     if not asked:
         raise PlanError("no run of the plan has all of --arms, --budgets and --seeds; leave one out")

@@ -170,39 +170,32 @@ class Experiment:
             if unknown := [arm for arm in budget.arms or () if arm not in self.arms]:
                 raise ValueError(f"arm of budget {name} is invalid: {unknown[0]!r}; choose {', '.join(self.arms)}")
         for contrast in self.contrasts:
-            known = {"arm": self.arms, "metric": self.metrics, "budget": self.budgets}
-            for kind, name in (
-                ("arm", contrast.first),
-                ("arm", contrast.second),
-                ("metric", contrast.metric),
-                ("budget", contrast.budget),
-            ):
-                if name not in known[kind]:
-                    raise ValueError(f"{kind} of a contrast is invalid: {name!r}; choose {', '.join(known[kind])}")
-            self._check_arms("contrast", contrast, contrast.budget)
+            self._check("contrast", contrast, [contrast.budget])
         for trend in self.trends:
-            self._check_trend(trend)
+            self._check("trend", trend, trend.places)
+            places = trend.places.values()
+            if len(set(places)) < 2 or not all(0 < place < math.inf for place in places):
+                raise ValueError(
+                    f"places of a trend are invalid: {dict(trend.places)}; give two different ones or more, above 0"
+                )
         if len(set(self.contrasts)) < len(self.contrasts):
             raise ValueError("secondary is invalid: a contrast is there twice; give each once")
 
-    def _check_trend(self, trend: Trend) -> None:
-        if unknown := [name for name in trend.places if name not in self.budgets]:
-            raise ValueError(f"budget of a trend is invalid: {unknown[0]!r}; choose {', '.join(self.budgets)}")
-        if trend.metric not in self.metrics:
-            raise ValueError(f"metric of a trend is invalid: {trend.metric!r}; choose {', '.join(self.metrics)}")
-        places = trend.places.values()
-        if len(set(places)) < 2 or not all(0 < place < math.inf for place in places):
-            raise ValueError(
-                f"places of a trend are invalid: {dict(trend.places)}; give two different ones or more, above 0"
-            )
-        for budget in trend.places:
-            self._check_arms("trend", trend, budget)
-
-    def _check_arms(self, kind: str, compared: Contrast | Trend, budget: str) -> None:
-        for arm in (compared.first, compared.second):
-            if arm not in self.arms_of(budget):
-                runs = ", ".join(self.arms_of(budget))
-                raise ValueError(f"arm of a {kind} is invalid: budget {budget} does not run {arm!r}; choose {runs}")
+    def _check(self, kind: str, compared: Contrast | Trend, budgets: Iterable[str]) -> None:
+        """Refuse what names no arm, metric or budget of this, or an arm that a budget does not run."""
+        known = {"arm": self.arms, "metric": self.metrics, "budget": self.budgets}
+        arms = (compared.first, compared.second)
+        named = [*(("arm", arm) for arm in arms), ("metric", compared.metric), *(("budget", name) for name in budgets)]
+        for what, name in named:
+            if name not in known[what]:
+                raise ValueError(f"{what} of a {kind} is invalid: {name!r}; choose {', '.join(known[what])}")
+        for budget in budgets:
+            run = self.arms_of(budget)
+            for arm in arms:
+                if arm not in run:
+                    raise ValueError(
+                        f"arm of a {kind} is invalid: budget {budget} does not run {arm!r}; choose {', '.join(run)}"
+                    )
 
     @property
     def contrasts(self) -> tuple[Contrast, ...]:
