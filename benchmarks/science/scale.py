@@ -7,7 +7,7 @@ different problems, and with steps of eight windows. The logarithm of the bits i
 the floor that the wrong steps set: a difference of -0.1 says that FG needs a fifth fewer bits, at any size.
 
 Each size has 20 tokens a parameter. The budgets named "2.5 M tokens" give every size the tokens of 0.1 M parameters, so that only
-size and learning rate differ.
+size and learning rate differ. At 0.3 and 1 M parameters, up to the tokens of the latter, there are slopes over the tokens too.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ SMALLEST_PLANNED = PLANNED[0]
 EQUAL_TOKENS = {  # largest first, since its runs take longest
     f"{name}, 2.5 M tokens": name for name in reversed(PLANNED) if name != SMALLEST_PLANNED
 }
+MANY_TOKENS, MANY_TOKENS_OF = "0.3 M parameters, 21 M tokens", "1 M parameters"
 
 
 def budget(name: str, tokens_of: str | None = None) -> Budget:
@@ -54,11 +55,23 @@ def budget(name: str, tokens_of: str | None = None) -> Budget:
     return Budget({**KIND, "tokens": steps * step_tokens(KIND), "size": SIZES[name], "rate": rate}, tuple(range(1, 9)))
 
 
+BUDGETS = {
+    **{name: budget(name) for name in (PRIMARY, *(other for other in SIZES if other != PRIMARY))},
+    **{name: budget(size, SMALLEST_PLANNED) for name, size in EQUAL_TOKENS.items()},
+    MANY_TOKENS: budget(PRIMARY, MANY_TOKENS_OF),
+}
+
+
 def trend(names: Sequence[str]) -> Trend:
-    """The slope over some budgets."""
+    """The slope over the parameters of some budgets."""
     return Trend(
         "HQ decay", "FG", "log_bits", {name: float(PARAMETERS[EQUAL_TOKENS.get(name, name)]) for name in names}
     )
+
+
+def trend_of_tokens(names: Sequence[str]) -> Trend:
+    """The slope over the tokens of some budgets."""
+    return Trend("HQ decay", "FG", "log_bits", {name: float(BUDGETS[name].settings["tokens"]) for name in names})
 
 
 def run(job: Job) -> Mapping[str, Any]:
@@ -76,15 +89,19 @@ EXPERIMENT = replace(
         **quality_order.experiment.metrics,
     },
     arms={name: ARMS[name] for name in ("HQ decay", "FG")},
-    budgets={
-        **{name: budget(name) for name in (PRIMARY, *(other for other in SIZES if other != PRIMARY))},
-        **{name: budget(size, SMALLEST_PLANNED) for name, size in EQUAL_TOKENS.items()},
-    },
+    budgets=BUDGETS,
     primary=Contrast("HQ decay", "FG", "log_bits", PRIMARY),
     secondary=tuple(
-        Contrast("HQ decay", "FG", "log_bits", name) for name in (*SIZES, *EQUAL_TOKENS) if name != PRIMARY
+        Contrast("HQ decay", "FG", "log_bits", name) for name in (*SIZES, *EQUAL_TOKENS, MANY_TOKENS) if name != PRIMARY
     ),
-    trends=(trend(PLANNED), trend(SMALL), trend(RUN), trend((SMALLEST_PLANNED, *reversed(EQUAL_TOKENS)))),
+    trends=(
+        trend(PLANNED),
+        trend(SMALL),
+        trend(RUN),
+        trend((SMALLEST_PLANNED, *reversed(EQUAL_TOKENS))),
+        trend_of_tokens((f"{MANY_TOKENS_OF}, 2.5 M tokens", MANY_TOKENS_OF)),
+        trend_of_tokens((f"{PRIMARY}, 2.5 M tokens", PRIMARY, MANY_TOKENS)),
+    ),
     tuning_seeds=(101, 102),
     run=run,
 )

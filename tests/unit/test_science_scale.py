@@ -31,7 +31,7 @@ def test_every_size_has_twenty_tokens_a_parameter(name):
 
 def test_sizes_at_equal_tokens_differ_in_size_and_learning_rate_only():
     smallest = EXPERIMENT.budgets["0.1 M parameters"].settings
-    places = EXPERIMENT.trends[-1].places
+    places = EXPERIMENT.trends[3].places
     assert list(places) == ["0.1 M parameters", *reversed(EQUAL_TOKENS)]
     assert list(places.values()) == sorted(PARAMETERS.values())[1:]
     for name, size in EQUAL_TOKENS.items():
@@ -40,6 +40,14 @@ def test_sizes_at_equal_tokens_differ_in_size_and_learning_rate_only():
         own = EXPERIMENT.budgets[size].settings
         assert {**settings, "tokens": own["tokens"]} == own
     assert smallest["tokens"] == 2_481_920
+
+
+@pytest.mark.parametrize(("trend", "tokens"), [(4, [2_481_920, 20_849_920]), (5, [2_481_920, 5_317_760, 20_849_920])])
+def test_slopes_over_tokens_are_of_one_size_each(trend, tokens):
+    places = EXPERIMENT.trends[trend].places
+    of_each = [EXPERIMENT.budgets[name].settings for name in places]
+    assert [settings["tokens"] for settings in of_each] == list(places.values()) == tokens
+    assert all({**settings, "tokens": 0} == {**of_each[0], "tokens": 0} for settings in of_each)
 
 
 def test_documents_of_more_moves_are_longer_and_all_different():
