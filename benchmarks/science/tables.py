@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.experiment import PlanError, told
 from harness.tables import experiment_tables, table
 from seeds import RESULTS
 
@@ -170,7 +171,8 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     make.__name__: make for make in (filtering, decontamination, fg_wsd, dpd_small, pass_rate_bands, rubric_dimensions)
 }
 """Of results that are no experiment of the harness."""
-_PLACE = re.compile(r"<!-- table: (\w+) -->.*?<!-- end of table -->", re.DOTALL)
+_BEGIN, _END = "<!-- table: ", "<!-- end of table -->"
+_PLACE = re.compile(rf"^{_BEGIN}(\S+) -->(?:(?!^{_BEGIN}).)*?^{_END}", re.DOTALL | re.MULTILINE)
 
 
 def table_of(name: str) -> str | None:
@@ -182,22 +184,30 @@ def table_of(name: str) -> str | None:
     file = RESULTS / f"{name}.json"
     if not file.is_file():
         return None
-    document = json.loads(file.read_text())
-    if "question" in document["settings"]:
-        return experiment_tables(document)
+    with told(file, "restore it from git"):
+        document = json.loads(file.read_text())
+        if "question" in document["settings"]:
+            return experiment_tables(document)
     if name not in TABLES:
         raise ValueError(f"table is invalid: {name!r}; choose {', '.join(TABLES)}, or an experiment of the harness")
     return TABLES[name](document["results"])
 
 
 def with_tables(page: str) -> str:
-    """The page with its tables made from the results."""
+    """The page with its tables made from the results.
+
+    Raises:
+        PlanError: the end of a table is not told.
+    """
 
     def made(place: re.Match[str]) -> str:
         text = table_of(place[1])
-        return place[0] if text is None else f"<!-- table: {place[1]} -->\n\n{text}\n\n<!-- end of table -->"
+        return place[0] if text is None else f"{_BEGIN}{place[1]} -->\n\n{text}\n\n{_END}"
 
-    return _PLACE.sub(made, page)
+    made_page, number = _PLACE.subn(made, page)
+    if number < len(_names(page)):
+        raise PlanError(f"a table has no end; write {_END} below each {_BEGIN}NAME -->")
+    return made_page
 
 
 def pages() -> list[Path]:
@@ -210,10 +220,21 @@ def write_tables() -> list[Path]:
     changed = []
     for page in pages():
         text = page.read_text("utf-8")
-        if (made := with_tables(text)) != text:
+        with told(page, "mend it"):
+            made = with_tables(text)
+        if made != text:
             write_atomic(page, made)  # else a full disk cuts it off
             changed.append(page)
     return changed
+
+
+def pages_of(name: str) -> list[Path]:
+    """Pages with the tables of a result."""
+    return [page for page in pages() if name in _names(page.read_text("utf-8"))]
+
+
+def _names(page: str) -> list[str]:
+    return re.findall(rf"^{_BEGIN}(.*) -->", page, re.MULTILINE)
 
 
 if __name__ == "__main__":

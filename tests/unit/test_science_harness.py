@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
+import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +24,7 @@ from harness.jobs import LOCK, Jobs
 from harness.published import Published
 from harness.tables import experiment_tables, told_p, trends_table
 
-from nbg_lightning import LanguageModelConfig
+from nbg_lightning import LanguageModelConfig, stopping
 from nbg_lightning.data.folder_lock import folder_lock
 
 PAGE = Path(__file__).parents[2] / "docs" / "science" / "own_experiment.md"
@@ -59,6 +61,7 @@ def own_files(tmp_path, monkeypatch):
     monkeypatch.setattr(harness.experiment, "REGISTERED", tmp_path / "registered")
     monkeypatch.setattr("harness.command.quiet", lambda threads: None)
     monkeypatch.setattr(seeds, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr("nbg_lightning.data.folder_lock.DYING_SECONDS", 0.1)  # those that hold a lock here are alive
 
 
 def test_a_plan_is_registered_before_it_runs_and_changed_only_with_a_reason(tmp_path):
@@ -110,6 +113,21 @@ def test_plans_that_cannot_work_are_refused():
         experiment(budgets={"small": Budget({}, (1,), ("nobody",)), "large": Budget({}, (1,))})
     with pytest.raises(ValueError, match="a contrast is invalid: budget large does not run 'same'; choose none, some"):
         experiment(secondary=(Contrast("none", "same", "score", "large"),))
+    with pytest.raises(ValueError, match="a contrast is there twice"):
+        experiment(secondary=(Contrast("some", "none", "score", "small"),))
+    with pytest.raises(ValueError, match="arm of a contrast is invalid: 'some' is compared with itself"):
+        experiment(primary=Contrast("some", "some", "score", "small"))
+    with pytest.raises(ValueError, match="seeds of budget small are invalid: a contrast needs two or more"):
+        experiment(budgets={**experiment().budgets, "small": Budget({}, (1,))})
+    with pytest.raises(ValueError, match="trend over small, large is invalid: they share fewer than two seeds"):
+        experiment(
+            budgets={**experiment().budgets, "large": Budget({}, (5, 6))},
+            trends=(Trend("none", "some", "score", {"small": 1.0, "large": 2.0}),),
+        )
+    for value in (Path("file"), float("nan"), SHAPE):
+        with pytest.raises(ValueError, match="settings of arm none are invalid: .*; give what JSON can hold"):
+            experiment(arms={**experiment().arms, "none": {"gain": value}})
+    assert Budget({}, range(1, 4)).seeds == (1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -250,9 +268,15 @@ def test_a_summary_that_is_written_again_is_the_same(tmp_path, published):
     first, before = published
     costlier = experiment(run=lambda job: job.charges.forward("judge", SHAPE, 1e6, 8) or plain_run(job))
     main(costlier, ["run", "--folder", str(tmp_path / "second"), "--published"])
-    cost = [summarized(first, tmp_path / "second", "--published")["arms"]["small"]["some"]["operations"] for _ in "123"]
+    found, *again = [summarized(first, tmp_path / "second", "--published") for _ in "123"]
+    assert again == [found, found]
     old, judge = before["arms"]["small"]["some"]["operations"], 1e6 * SHAPE.flops_per_token(8) / 3
-    assert cost == [pytest.approx(old + judge / 3)] * 3
+    assert found["arms"]["small"]["some"]["operations"] == pytest.approx(old + judge / 3)
+    more = experiment(budgets={**first.budgets, "small": Budget({"tokens": 10}, seeds=(1, 2, 3, 4))})
+    more.register("a further seed")
+    main(more, ["run", "--folder", str(tmp_path / "second"), "--published"])
+    of_each = summarized(more, tmp_path / "second", "--published")["arms"]["small"]["some"]["operations_by_seed"]
+    assert of_each == pytest.approx([old, old, old + judge, old])
 
 
 def test_runs_of_other_settings_replace_published_ones_only_if_told(tmp_path, published, capsys):
@@ -449,6 +473,8 @@ def test_results_of_other_settings_are_refused(tmp_path):
         ({}, [], "has no score"),
         ({"score": float("nan")}, [], "score of small-1-none is invalid: nan"),
         ({"score": 1.0}, [1.0, float("inf")], "an item's score of small-1-none is invalid: inf"),
+        ({"score": None}, [], "score of small-1-none is invalid: None"),
+        ({"score": 1.0}, [], "items of score of small-1-none are empty"),
     ],
 )
 def test_a_missing_or_infinite_number_is_an_error_not_a_seed_less(tmp_path, metrics, items, told):
@@ -460,12 +486,109 @@ def test_a_missing_or_infinite_number_is_an_error_not_a_seed_less(tmp_path, metr
 
 def test_numbers_of_numpy_are_stored_as_numbers(tmp_path):
     def run(job):
-        return {"metrics": {"score": np.float32(0.5)}, "items": {"score": np.array([True, False])}}
+        items = {"score": np.array([True, False])}
+        more = {"losses": np.array([[1, 2]]), "steps": (np.int64(3),), "file": Path("model"), "best": None}
+        return {"metrics": {"score": np.float32(0.5), "unplanned": None}, "items": items, **more}
 
     jobs = Jobs(experiment(run=run), tmp_path)
     jobs.run(jobs.all()[:1])
     found = jobs.found(jobs.all()[0])
-    assert (found["metrics"], found["items"]) == ({"score": 0.5}, {"score": [1.0, 0.0]})
+    assert (found["metrics"], found["items"]) == ({"score": 0.5, "unplanned": None}, {"score": [1.0, 0.0]})
+    assert [found[name] for name in ("losses", "steps", "file", "best")] == [[[1, 2]], [3], "model", None]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (None, "small-1-none gave no metrics"),
+        ({"score": 1.0}, "small-1-none gave no metrics"),
+        ({"metrics": {"score": 1.0}, "key": 1}, "small-1-none gave 'key', which the harness writes itself"),
+    ],
+)
+def test_what_a_run_gives_is_told_by_its_name(tmp_path, given, told):
+    first = experiment(run=lambda job: given)
+    first.register()
+    with pytest.raises(SystemExit, match=told):
+        main(first, ["run", "--folder", str(tmp_path)])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("training", [True, False])
+def test_a_run_that_a_signal_ends_early_is_not_stored(tmp_path, capsys, number, training):
+    def stopped(job):
+        if job.seed == 2:
+            with stopping.remembering("stopping after this step") if training else ExitStack():
+                signal.raise_signal(number)  # a trainer ends after the step, as usual
+        return plain_run(job)
+
+    first = experiment(run=stopped)
+    first.register()
+    with pytest.raises(stopping.Stopped) as end:
+        main(first, ["run", "--folder", str(tmp_path)])
+    assert end.value.code == 128 + number
+    told = f"stopped by {number.name}: the run that was under way is not stored; the same command goes on"
+    assert capsys.readouterr().err.endswith(f"{told}\n")
+    assert {key: list(own) for key, own in collect(Jobs(first, tmp_path)).items()} == {
+        ("small", arm): [1] for arm in first.arms
+    }
+
+
+def test_a_rank_that_a_run_launches_is_told_why_it_ends(tmp_path, monkeypatch):
+    monkeypatch.setenv("NBG_LAUNCHER", str(os.getppid()))
+    with pytest.raises(SystemExit, match="a run of an experiment is one process; set devices=1"):
+        main(experiment(), ["run", "--folder", str(tmp_path)])
+
+
+def test_equal_differences_tell_nothing(tmp_path, published, capsys):
+    forgets = experiment(run=lambda job: {"metrics": {"score": 0.1 + job.settings["gain"]}}, name="forgets")
+    forgets.register()
+    main(forgets, ["run", "--folder", str(tmp_path / "forgets")])
+    primary = summarized(forgets, tmp_path / "forgets")["primary"]
+    assert (primary["p"], primary["verdict"]) == (1.0, "cannot tell")
+    told = "some - none, score, small: all seeds have the same difference; does the run use job.seed?"
+    assert told in capsys.readouterr().err
+
+
+def test_contrasts_that_have_not_run_are_of_the_family(tmp_path, published, capsys):
+    first, _ = published
+    folder = tmp_path / "one budget"
+    main(first, ["run", "--folder", str(folder), "--budgets", "small"])
+    found = summarized(first, folder, "--drop")["secondary"]
+    assert [each["p_holm"] for each in found] == [min(1.0, 2 * found[0]["p"])]
+    assert "some - none, score, large: fewer than two seeds of both arms have run" in capsys.readouterr().err
+
+
+def test_a_folder_without_runs_makes_no_summary(tmp_path):
+    first = experiment()
+    first.register()
+    with pytest.raises(SystemExit, match="typo has no run of the experiment; run it, or give another --folder"):
+        main(first, ["summary", "--folder", str(tmp_path / "typo")])
+
+
+def test_a_plan_is_compared_as_results_are(tmp_path):
+    experiment(arms={**experiment().arms, "some": {"gain": 1}}).register()
+    other = experiment(arms={**experiment().arms, "some": {"gain": True}})
+    with pytest.raises(ValueError, match="has another plan"):
+        other.check_registered()
+    other.register("a boolean")
+    assert json.loads(other.registration.read_text())["changes"] == ["a boolean"]
+    with pytest.raises(ValueError, match="has this very plan; leave out --change"):
+        other.register("again")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "<!-- table: plain -->\n\nprose\n\n<!-- table: other -->\nold\n<!-- end of table -->\n",
+        "<!-- table: other -->\nold\n<!-- end of table -->\n\n<!-- table: plain -->\n\nprose\n",
+    ],
+)
+def test_a_table_without_an_end_takes_no_prose(tmp_path, monkeypatch, page):
+    (tmp_path / "page.md").write_text(page)
+    monkeypatch.setattr(tables, "pages", lambda: [tmp_path / "page.md"])
+    with pytest.raises(ValueError, match=r"page\.md .*a table has no end"):
+        tables.write_tables()
+    assert (tmp_path / "page.md").read_text() == page
 
 
 @pytest.mark.parametrize(
@@ -589,19 +712,20 @@ def test_a_lower_metric_may_be_the_better_one(tmp_path):
 
 
 def test_the_experiment_of_the_page_runs_and_an_arm_is_an_entry(tmp_path, monkeypatch):
-    script, arm = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    script, arm, budget = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     own = {"__name__": "decay"}
-    exec(compile(script + arm, "decay.py", "exec"), own)
+    exec(compile(script + arm + budget, "decay.py", "exec"), own)
     monkeypatch.setattr(tables, "pages", list)
     monkeypatch.setattr("pictures.IMAGES", tmp_path)
     monkeypatch.setattr("harness.picture.IMAGES", tmp_path)
     folder = str(tmp_path / "runs")
     main(own["experiment"], ["register"])
     main(own["experiment"], ["run", "--folder", folder, "--seeds", "1", "2", "--arms", "constant", "decay"])
-    main(own["experiment"], ["run", "--folder", folder, "--seeds", "1", "--arms", "half way"])
+    main(own["experiment"], ["run", "--folder", folder, "--seeds", "1", "--arms", "half way", "--budgets", "8 K"])
     main(own["experiment"], ["summary", "--folder", folder])
     document = json.loads((tmp_path / "results" / "decay.json").read_text())
     assert document["results"]["primary"]["seeds"] == 2
+    assert document["results"]["trends"][0]["seeds"] == 2
     assert document["settings"]["question"].startswith("Is a decay")
     assert document["results"]["arms"]["8 K"]["half way"]["seeds"] == [1]
     assert "| **decay - constant** | **8 K** |" in experiment_tables(document)

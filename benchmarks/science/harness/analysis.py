@@ -32,8 +32,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def shared_seeds(first: Mapping[int, Any], second: Mapping[int, Any]) -> list[int]:
-    """Those that both arms have."""
-    return [seed for seed in first if seed in second]
+    """Those that both arms have, in order."""
+    return sorted(set(first) & set(second))
+
+
+def spreads(differences: Sequence[float]) -> bool:
+    """Whether differences are unequal by more than rounding: without a spread, a t test tells anything from 0."""
+    return max(differences) - min(differences) > 1e-9 * max(map(abs, differences))
 
 
 def compare(contrast: Contrast, runs: Runs, published: ItemIntervals | None = None) -> dict[str, Any] | None:
@@ -49,6 +54,7 @@ def compare(contrast: Contrast, runs: Runs, published: ItemIntervals | None = No
         return None
     sides = [[side[seed]["metrics"][contrast.metric] for seed in seeds] for side in (first, second)]
     found = paired_comparison(*sides, bounds=None)
+    differences = [b - a for a, b in zip(*sides, strict=True)]
     operations = [statistics.mean(sum(side[seed]["operations"].values()) for seed in seeds) for side in (first, second)]
     result = {
         "contrast": str(contrast),
@@ -57,9 +63,9 @@ def compare(contrast: Contrast, runs: Runs, published: ItemIntervals | None = No
         "seeds": len(seeds),
         "difference": found.difference,
         "interval_95": list(found.interval),
-        "p": found.p_value,
+        "p": found.p_value if spreads(differences) else 1.0,
         "second_higher_in": found.wins,
-        "by_seed": [b - a for a, b in zip(*sides, strict=True)],
+        "by_seed": differences,
         "operations_ratio": operations[1] / operations[0] if operations[0] else None,
     }
     if all(contrast.metric in side[seed].get("items", {}) for side in (first, second) for seed in seeds):
@@ -120,7 +126,7 @@ def slope(trend: Trend, runs: Runs) -> dict[str, Any] | None:
         "slope": statistics.mean(slopes),
         "interval_95": [low, high],
         "by_seed": slopes,
-        "verdict": "cannot tell" if low <= 0 <= high else "grows" if low > 0 else "falls",
+        "verdict": "cannot tell" if low <= 0 <= high or not spreads(slopes) else "grows" if low > 0 else "falls",
     }
 
 
@@ -130,6 +136,11 @@ def verdict(found: Mapping[str, Any], higher_is_better: bool) -> Verdict:
     if not tells:
         return "cannot tell"
     return "better" if (found["difference"] > 0) == higher_is_better else "worse"
+
+
+def means(name: str, by_seed: Sequence[float]) -> dict[str, Any]:
+    """An amount of an arm: its mean, and each seed's."""
+    return {name: statistics.mean(by_seed), f"{name}_by_seed": list(by_seed)}
 
 
 def summarize(experiment: Experiment, runs: Runs, published: ItemIntervals | None = None) -> dict[str, Any]:
@@ -145,8 +156,8 @@ def summarize(experiment: Experiment, runs: Runs, published: ItemIntervals | Non
             arm: {
                 "seeds": sorted(own),
                 "metrics": {name: [own[seed]["metrics"][name] for seed in sorted(own)] for name in experiment.metrics},
-                "operations": statistics.mean(sum(own[seed]["operations"].values()) for seed in own),
-                "processor_seconds": statistics.mean(own[seed]["processor_seconds"] for seed in own),
+                **means("operations", [sum(own[seed]["operations"].values()) for seed in sorted(own)]),
+                **means("processor_seconds", [own[seed]["processor_seconds"] for seed in sorted(own)]),
             }
             for arm in experiment.arms_of(budget)
             if (own := runs.get((budget, arm)))
@@ -157,7 +168,8 @@ def summarize(experiment: Experiment, runs: Runs, published: ItemIntervals | Non
     secondary = [
         found for contrast in experiment.secondary if (found := compare(contrast, runs, published)) is not None
     ]
-    for found, adjusted in zip(secondary, holm([each["p"] for each in secondary]), strict=True):
+    missing = [1.0] * (len(experiment.secondary) - len(secondary))  # not run yet, but of the family
+    for found, adjusted in zip(secondary, holm([*(each["p"] for each in secondary), *missing]), strict=False):
         found["p_holm"] = adjusted
     for found in ([primary] if primary else []) + secondary:
         found["verdict"] = verdict(found, experiment.metrics[found["metric"]].higher_is_better)

@@ -6,16 +6,18 @@ import argparse
 import math
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from seeds import quiet, write_result
 
-from harness.analysis import Runs, seeds_needed, summarize
+from harness.analysis import Runs, seeds_needed, spreads, summarize
 from harness.experiment import Experiment, PlanError
 from harness.jobs import Job, Jobs
 from harness.published import Published
+from nbg_lightning.parent import is_launched
+from nbg_lightning.stopping import Stopped
 
 EFFECTIVE = {
     "published": ("run", "status", "summary"),
@@ -56,6 +58,8 @@ def chosen(jobs: Jobs, arguments: argparse.Namespace) -> list[Job]:
     for only, key in wanted:
         if unplanned := sorted(set(only or ()) - {vars(job)[key] for job in planned}):
             raise PlanError(f"--{key}s has {unplanned[0]!r}, which the plan does not run; see the command status")
+    if not planned:
+        raise PlanError("the plan has no tuning seeds; give tuning_seeds to the experiment")
     if not asked:
         raise PlanError("no run of the plan has all of --arms, --budgets and --seeds; leave one out")
     if not arguments.published:
@@ -78,6 +82,10 @@ def collect(jobs: Jobs, published: Published | None = None) -> dict[tuple[str, s
 
 def main(experiment: Experiment, given: Sequence[str] | None = None) -> None:
     """Run a command."""
+    if is_launched():  # by Lightning, with this command: it would take another job than the rank that waits for it
+        raise SystemExit(
+            "a run of an experiment is one process; set devices=1, and start this command once for each device"
+        )
     arguments = arguments_of(experiment, given)
     jobs = Jobs(experiment, arguments.folder, tuning=arguments.command == "tune")
     try:
@@ -97,6 +105,9 @@ def main(experiment: Experiment, given: Sequence[str] | None = None) -> None:
                 tell_tuning(experiment, jobs)
     except PlanError as error:
         raise SystemExit(str(error)) from error
+    except Stopped as stop:
+        print(f"{stop}: the run that was under way is not stored; the same command goes on", file=sys.stderr)
+        raise
 
 
 def status(jobs: Jobs, with_published: bool = False) -> None:
@@ -115,6 +126,8 @@ def tell_tuning(experiment: Experiment, jobs: Jobs) -> None:
     from nbg_lightning.evaluation.statistics import student_t_quantile
 
     found = summarize(experiment, collect(jobs))
+    if len(experiment.tuning_seeds) < 2:
+        print("one tuning seed has no spread to plan by; give two or more")
     for each in filter(None, (found["primary"], *found["secondary"])):
         effect, (low, high), number = each["difference"], each["interval_95"], each["seeds"]
         spread = (high - effect) / student_t_quantile(0.975, number - 1) * math.sqrt(number)
@@ -129,9 +142,9 @@ def write_summary(jobs: Jobs, with_published: bool = False, drop: bool = False) 
     """The JSON of what is done, its picture and its tables.
 
     Raises:
-        PlanError: the JSON of results/ has runs that would be lost.
+        PlanError: nothing has been run, or the JSON of results/ has runs that would be lost.
     """
-    from tables import write_tables
+    from tables import pages_of, write_tables
 
     from harness.picture import draw
 
@@ -139,18 +152,36 @@ def write_summary(jobs: Jobs, with_published: bool = False, drop: bool = False) 
     runs = collect(jobs, published if with_published else None)
     if not drop and (lost := published.missing_from(runs)):
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
-        hint = (
-            "the plan has it no more, or with other settings or metrics" if with_published else "--published keeps it"
-        )
+        dropped = with_published or lost[0] in published.missing_from(collect(jobs, published))
+        hint = "the plan has it no more, or with other settings or metrics" if dropped else "--published keeps it"
         raise PlanError(f"{published.file} has what the summary would drop: {lost[0]}{more}; {hint}; --drop drops it")
     if differ := published.differing_from(runs):
         told = "the folder's count" if len(differ) == 1 else f"and {len(differ) - 1} more: the folder's count"
         print(f"{differ[0]} has other numbers in the folder than in results/; {told}", file=sys.stderr)
+    if not runs:
+        raise PlanError(f"{jobs.folder} has no run of the experiment; run it, or give another --folder")
     results = summarize(experiment, runs, published.over_items)
-    published.keep_means(results["arms"], runs)
     published.check_unchanged()
     result = write_result(experiment.name, experiment.plan, results, published.origin(runs))
     print(draw(result))
     for page in write_tables():
         print(page)
+    if not pages_of(experiment.name):
+        print(f"no page of docs/science has the comment <!-- table: {experiment.name} -->", file=sys.stderr)
+    tell_gaps(experiment, results)
     return result
+
+
+def tell_gaps(experiment: Experiment, results: Mapping[str, Any]) -> None:
+    """Print which contrasts have no runs yet, and which look like a mistake of the run."""
+    found = {
+        (each["contrast"], each["metric"], each["budget"]): each
+        for each in (results["primary"], *results["secondary"])
+        if each
+    }
+    for contrast in experiment.contrasts:
+        name = (str(contrast), contrast.metric, contrast.budget)
+        if name not in found:
+            print(f"{', '.join(name)}: fewer than two seeds of both arms have run", file=sys.stderr)
+        elif found[name]["difference"] and not spreads(found[name]["by_seed"]):
+            print(f"{', '.join(name)}: all seeds have the same difference; does the run use job.seed?", file=sys.stderr)

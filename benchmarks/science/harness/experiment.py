@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from seeds import stored
 
+from nbg_lightning.data.durable import content_key
+
 if TYPE_CHECKING:
     from harness.jobs import Job
 
@@ -31,6 +33,8 @@ def told(file: Path, fix: str) -> Iterator[None]:
     """
     try:
         yield
+    except OSError as error:
+        raise PlanError(f"{file} cannot be read ({error.strerror}); {fix}") from error
     except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
         raise PlanError(f"{file} is damaged ({type(error).__name__}: {error}); {fix}") from error
 
@@ -66,6 +70,9 @@ class Budget:
     seeds: tuple[int, ...]
     arms: tuple[str, ...] | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seeds", tuple(self.seeds))  # of a range
+
 
 def candidates(
     arms: Mapping[str, Mapping[str, Any]], grid: Mapping[str, Iterable[Mapping[str, Any]]]
@@ -94,11 +101,11 @@ def rates(*each: float, name: str = "lr") -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Contrast:
-    """What the second arm gains over the first.
+    """An arm against another; the difference is the second one's value minus the first one's.
 
     Args:
-        first: arm.
-        second: arm.
+        first: arm that is compared with, such as the usual practice.
+        second: arm whose effect is asked for.
         metric: by name.
         budget: by name.
     """
@@ -114,7 +121,9 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Trend:
-    """How what the second arm gains over the first grows with the budget.
+    """The slope of a difference, the second arm's value minus the first one's, over budgets.
+
+    It *grows* where it rises, also from below 0 towards it, whether higher values of the metric are better or not.
 
     Args:
         first: arm.
@@ -169,8 +178,13 @@ class Experiment:
                 raise ValueError(f"tuning_seeds is invalid: {both[0]} is a seed of budget {name}; give others")
             if unknown := [arm for arm in budget.arms or () if arm not in self.arms]:
                 raise ValueError(f"arm of budget {name} is invalid: {unknown[0]!r}; choose {', '.join(self.arms)}")
+        self._check_settings()
         for contrast in self.contrasts:
             self._check("contrast", contrast, [contrast.budget])
+        if len(self.budgets[self.primary.budget].seeds) == 1:  # without any, it is there for its tuning seeds
+            raise ValueError(
+                f"seeds of budget {self.primary.budget} are invalid: a contrast needs two or more; give more"
+            )
         for trend in self.trends:
             self._check("trend", trend, trend.places)
             places = trend.places.values()
@@ -178,14 +192,32 @@ class Experiment:
                 raise ValueError(
                     f"places of a trend are invalid: {dict(trend.places)}; give two different ones or more, above 0"
                 )
-        if len(set(self.contrasts)) < len(self.contrasts):
+            if len(set.intersection(*(set(self.budgets[name].seeds) for name in trend.places))) < 2:
+                raise ValueError(
+                    f"trend over {', '.join(trend.places)} is invalid: they share fewer than two seeds; give more"
+                )
+        asked = {(frozenset((each.first, each.second)), each.metric, each.budget) for each in self.contrasts}
+        if len(asked) < len(self.contrasts):
             raise ValueError("secondary is invalid: a contrast is there twice; give each once")
+
+    def _check_settings(self) -> None:
+        """Refuse settings that cannot be written down."""
+        for kind, each in (("budget", {name: own.settings for name, own in self.budgets.items()}), ("arm", self.arms)):
+            for name, settings in each.items():
+                try:
+                    json.dumps(dict(settings), allow_nan=False)
+                except (TypeError, ValueError) as error:
+                    raise ValueError(
+                        f"settings of {kind} {name} are invalid: {error}; give what JSON can hold"
+                    ) from error
 
     def _check(self, kind: str, compared: Contrast | Trend, budgets: Iterable[str]) -> None:
         """Refuse what names no arm, metric or budget of this, or an arm that a budget does not run."""
         known = {"arm": self.arms, "metric": self.metrics, "budget": self.budgets}
         arms = (compared.first, compared.second)
         named = [*(("arm", arm) for arm in arms), ("metric", compared.metric), *(("budget", name) for name in budgets)]
+        if compared.first == compared.second:
+            raise ValueError(f"arm of a {kind} is invalid: {compared.first!r} is compared with itself; give two")
         for what, name in named:
             if name not in known[what]:
                 raise ValueError(f"{what} of a {kind} is invalid: {name!r}; choose {', '.join(known[what])}")
@@ -235,11 +267,15 @@ class Experiment:
         """
         changes: list[str] = []
         if (there := self._registered()) is not None:
-            if there["plan"] == self.plan:
+            if content_key(there["plan"]) == content_key(self.plan):
+                if change:
+                    raise PlanError(f"{self.registration} has this very plan; leave out --change")
                 return self.registration
             if not (change or "").strip():
                 raise PlanError(f"{self.registration} has another plan; register --change 'why', and commit it")
             changes = [*there["changes"], change]
+        elif change:
+            raise PlanError(f"{self.registration} is not there yet, so nothing is changed; leave out --change")
         stored(self.registration, {"plan": self.plan, "changes": changes})
         return self.registration
 
@@ -251,7 +287,7 @@ class Experiment:
         """
         if (there := self._registered()) is None:
             raise PlanError(f"{self.name} is not registered; run the command register, and commit {self.registration}")
-        if there["plan"] != self.plan:
+        if content_key(there["plan"]) != content_key(self.plan):  # as results are compared: 1 is not 1.0
             raise PlanError(f"{self.registration} has another plan; register --change 'why', and commit it")
 
     def _registered(self) -> dict[str, Any] | None:

@@ -16,10 +16,13 @@ from seeds import stored
 
 from harness.charges import Charges
 from harness.experiment import Experiment, PlanError, told
+from nbg_lightning import stopping
 from nbg_lightning.data.durable import content_key
 from nbg_lightning.data.folder_lock import FolderInUse, folder_lock
 
 LOCK = ".job.lock"  # a run's own lock of its folder is another
+OWN = ("key", "arm", "seed", "budget", "operations", "processor_seconds")
+"""What the harness writes beside a run's own numbers."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Jobs:
             ran, in_use = 0, []
             for job in left:
                 if time.perf_counter() > end:
+                    print("runs are left: the time is over; the same command goes on", file=sys.stderr)
                     return number + ran
                 try:
                     ran += self._run_alone(job)
@@ -146,8 +150,11 @@ class Jobs:
 
     def _run(self, job: Job) -> None:
         begin = processor_seconds()
-        given = dict(self.experiment.run(job))
-        given |= plain_numbers(given)
+        with stopping.handling("run") as signals:
+            given = self.experiment.run(job)
+        if signals.received is not None:  # a trainer has ended early, and as usual: the numbers are of fewer steps
+            raise stopping.Stopped(signals.received)
+        given = plain_numbers(given, job)
         check_numbers(given, self.experiment, job)
         found = {
             "key": job.key,
@@ -160,7 +167,7 @@ class Jobs:
         }
         stored(job.result, found)
         job.checkpoint.unlink(missing_ok=True)
-        metrics = ", ".join(f"{name} {value:.4f}" for name, value in found["metrics"].items())
+        metrics = ", ".join(f"{name} {found['metrics'][name]:.4f}" for name in self.experiment.metrics)
         print(
             f"{job.budget}, seed {job.seed}, {job.arm}: {metrics}; {found['processor_seconds']:.0f} s",
             file=sys.stderr,
@@ -173,28 +180,46 @@ def processor_seconds() -> float:
     return sum(os.times()[:4])
 
 
-def plain_numbers(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics of a run, and its items where it has any, as Python's numbers: a run may give those of numpy or torch."""
-    items = {name: [float(score) for score in scores] for name, scores in given.get("items", {}).items()}
-    return {
-        "metrics": {name: float(value) for name, value in given["metrics"].items()},
-        **({"items": items} if items else {}),
-    }
+def plain_numbers(given: Any, job: Job) -> dict[str, Any]:
+    """What a run gives, with Python's numbers for those of numpy and torch, and text for what JSON does not know.
+
+    Raises:
+        PlanError: it has no metrics, or a name of the harness.
+    """
+    if not isinstance(given, Mapping) or not isinstance(given.get("metrics"), Mapping):
+        raise PlanError(f'{job.folder.name} gave no metrics; its run must return {{"metrics": {{name: number}}}}')
+    if own := [name for name in OWN if name in given]:
+        raise PlanError(f"{job.folder.name} gave {own[0]!r}, which the harness writes itself; give it another name")
+    plain: dict[str, Any] = _plain(given)
+    items = {name: [float(score) for score in scores] for name, scores in (plain.pop("items", None) or {}).items()}
+    return {**plain, **({"items": items} if items else {})}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if hasattr(value, "tolist"):  # an array or number of numpy or torch
+        return value.tolist()
+    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
 
 
 def check_numbers(given: Mapping[str, Any], experiment: Experiment, job: Job) -> None:
     """Refuse numbers that are missing or not finite: a seed that is left out by its result is a bias.
 
     Raises:
-        ValueError: naming the number and the run.
+        PlanError: naming the number and the run.
     """
     for name in experiment.metrics:
         if name not in given["metrics"]:
-            raise ValueError(f"{job.folder.name} has no {name}; the run must give every metric of the experiment")
+            raise PlanError(f"{job.folder.name} has no {name}; the run must give every metric of the experiment")
     items = given.get("items", {}).items()
     for name, value in [
         *((name, given["metrics"][name]) for name in experiment.metrics),
         *((f"an item's {name}", score) for name, scores in items for score in scores),
     ]:
-        if not math.isfinite(value):
-            raise ValueError(f"{name} of {job.folder.name} is invalid: {value}; bound the metric, or lower the rate")
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise PlanError(f"{name} of {job.folder.name} is invalid: {value}; bound the metric, or lower the rate")
+    if empty := [name for name, scores in items if not scores]:
+        raise PlanError(f"items of {empty[0]} of {job.folder.name} are empty; give a score of each item, or no items")

@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pictures import COLORS, IMAGES, INK, figure
 
+from nbg_lightning.data.durable import atomic
+
 
 def runs(axes: Axes, arms: Mapping[str, Any], metric: str, scale: float) -> None:
     """A column an arm: a dot a seed, a line at the mean; thin lines join the runs of a seed."""
@@ -67,5 +69,6 @@ def draw(result: Path) -> Path:
     """Write the picture of a result to the pages' images."""
     document = json.loads(result.read_text())
     name = IMAGES / f"science-{result.stem.replace('_', '-')}.png"
-    picture(document).savefig(name)
+    with atomic(name) as stream:
+        picture(document).savefig(stream, format="png")
     return name

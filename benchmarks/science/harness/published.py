@@ -24,8 +24,8 @@ class Published:
     Attributes:
         file: where it is, or would be.
         document: what it has, or None.
-        arms: the runs of all settings that it has: (budget, arm) -> seed -> run. Operations and processor seconds are the mean
-            of an arm at a budget, since no others are in the file.
+        arms: the runs of all settings that it has: (budget, arm) -> seed -> run. Where a file has operations and processor
+            seconds as means only, they are those of each run.
         runs: those of them with the settings and the metrics of the plan, of its seeds.
         intervals: over items, by contrast, metric and budget.
 
@@ -99,24 +99,6 @@ class Published:
             and any(other["metrics"][name] != run["metrics"][name] for name in self.experiment.metrics)
         ]
 
-    def keep_means(self, arms: Mapping[str, dict[str, Any]], runs: Runs) -> None:
-        """Give arms whose runs are those of the file its operations and processor seconds: a mean of its means and of runs that
-        it has already would change with each summary.
-
-        Args:
-            arms: of the new results, by budget.
-            runs: they are of these.
-        """
-        if self.document is None:
-            return
-        for (budget, arm), own in self.runs.items():
-            new = arms[budget].get(arm)
-            if new is None or not any(runs[budget, arm].get(seed) is run for seed, run in own.items()):
-                continue
-            old = self.document["results"]["arms"][budget][arm]
-            if all(new[key] == old[key] for key in ("seeds", "metrics")):
-                new |= {key: old[key] for key in ("operations", "processor_seconds")}
-
     def check_unchanged(self) -> None:
         """Refuse to replace what another process has written since this was read.
 
@@ -144,7 +126,7 @@ def runs_of(document: Mapping[str, Any], name: str) -> Runs:
     """
     if document["benchmark"] != name or {"metrics", "budgets", "arms"} - set(document["settings"]):
         raise ValueError(f"it is not of {name}")
-    document["date"], document["machine"], document["versions"], [*document.get("earlier", [])]
+    document["date"], document["machine"], document["versions"], [*document.get("earlier", ())]
     runs: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
     for budget, arms in document["results"]["arms"].items():
         for arm, own in arms.items():
@@ -152,19 +134,25 @@ def runs_of(document: Mapping[str, Any], name: str) -> Runs:
                 raise ValueError(f"a seed of {budget}, {arm} is there twice")
             if set(own["metrics"]) != set(document["settings"]["metrics"]):
                 raise ValueError(f"metrics of {budget}, {arm} are not those of its plan")
-            columns = list(zip(own["seeds"], *own["metrics"].values(), strict=True))
-            numbers = [value for _, *values in columns for value in values]
-            if not all(map(math.isfinite, [*numbers, own["operations"], own["processor_seconds"]])):
+            amounts = [amount_by_seed(own, name) for name in ("operations", "processor_seconds")]
+            columns = list(zip(own["seeds"], *amounts, *own["metrics"].values(), strict=True))
+            if not all(math.isfinite(value) for _, *values in columns for value in values):
                 raise ValueError(f"a number of {budget}, {arm} is not finite")
             runs[budget, arm] = {
                 seed: {
                     "metrics": dict(zip(own["metrics"], values, strict=True)),
-                    "operations": {"mean": own["operations"]},
-                    "processor_seconds": own["processor_seconds"],
+                    "operations": {"all": operations},
+                    "processor_seconds": seconds,
                 }
-                for seed, *values in columns
+                for seed, operations, seconds, *values in columns
             }
     return runs
+
+
+def amount_by_seed(arm: Mapping[str, Any], name: str) -> list[float]:
+    """What the runs of an arm took, in the order of its seeds; older files have the mean only."""
+    mean = float(arm[name])
+    return arm.get(f"{name}_by_seed", [mean] * len(arm["seeds"]))
 
 
 def intervals_of(results: Mapping[str, Any]) -> dict[tuple[str, str, str], list[float] | None]:

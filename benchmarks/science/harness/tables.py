@@ -10,7 +10,7 @@ from typing import Any
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Markdown."""
     head = list(head)
-    lines = [head, ["---"] * len(head), *rows]
+    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -68,15 +68,15 @@ def contrasts_table(plan: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         rows.append([f"**{cell}**" if cell else "" for cell in _row(plan, results["primary"])])
     rows += [_row(plan, found) for found in results["secondary"]]
     head = (
-        "contrast",
+        "contrast A - B",
         "budget",
         "of",
         "difference",
         "95 % over seeds",
         "95 % over items",
-        "first higher in",
+        "A higher in",
         "p",
-        "first is",
+        "A is",
     )
     return table(head, rows)
 
@@ -102,7 +102,9 @@ def trends_table(plan: Mapping[str, Any], results: Mapping[str, Any]) -> str:
                 found["verdict"],
             ]
         )
-    return table(("contrast", "of", "over", "seeds", "slope for ten times", "95 % over seeds", "difference"), rows)
+    return table(
+        ("contrast A - B", "of", "over", "seeds", "slope for ten times", "95 % over seeds", "difference"), rows
+    )
 
 
 def experiment_tables(document: Mapping[str, Any]) -> str:
