@@ -1,4 +1,4 @@
-"""A plan as lines and a table that fit 100 columns."""
+"""A plan as lines and a table that fit 80 columns."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ from nbg_lightning.schedule.tokens import format_tokens
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+
+_NUMBERS = (
+    "window", "tokens\na step", "forwards\nx rows", "GiB\na GPU", "s a\nstep", "tokens\na s", "GB\nin", "days", "GPU\nhours",
+)  # fmt: skip
 
 
 def print_resources(plan: ResourcePlan, title: str, console: Console | None = None) -> None:
@@ -70,19 +75,9 @@ def _table(plan: ResourcePlan) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
     table.add_column("phase", style="bold", overflow="fold")
-    for header in (
-        "window",
-        "tokens\nper step",
-        "forwards\nx rows",
-        "GiB\nper GPU",
-        "s per step",
-        "tokens/s",
-        "GB\nreceived",
-        "days",
-        "GPU hours",
-    ):
+    for header in _NUMBERS:
         table.add_column(header, justify="right", no_wrap=True)
     for phase in plan.phases:
         table.add_row(*_cells(phase, plan))

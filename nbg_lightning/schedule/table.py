@@ -1,4 +1,4 @@
-"""A plan as tables that fit 100 columns."""
+"""A plan as tables that fit 80 columns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-_STAGE_HEADERS = (
-    "requested", "achieved", "share", "steps", "learning\nrate", "window", "RoPE\ntheta", "windows\na step",
-)  # fmt: skip
+_RATE = "learning\nrate"
+_STAGE_HEADERS = ("tokens", "share", "steps", _RATE, "window", "RoPE\ntheta", "windows\na step")
 
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
-    """Print the plan as tables that fit 100 columns.
+    """Print the plan as tables that fit 80 columns.
 
     Args:
         plan: What to print.
@@ -61,11 +60,13 @@ def _stages(plan: Plan) -> Table:
 
     table = _table("Stages", ("stage",), _STAGE_HEADERS)
     table.padding, table.collapse_padding = (0, 1), True
+    next(
+        each for each in table.columns if each.header == _RATE
+    ).no_wrap = False  # a third line, where names need the columns
     for stage in plan.stages:
         table.add_row(
             Text(stage.name),
-            format_tokens(stage.requested_tokens),
-            format_tokens(stage.tokens),
+            _tokens(stage),
             format_percent(stage.share),
             f"{stage.steps:,}",
             _learning_rate(stage),
@@ -74,6 +75,12 @@ def _stages(plan: Plan) -> Table:
             f"{stage.samples_per_step:,}",
         )
     return table
+
+
+def _tokens(stage: StagePlan) -> str:
+    """The stage's tokens; below them those that were requested, where whole steps make a visible difference."""
+    achieved, requested = format_tokens(stage.tokens), format_tokens(stage.requested_tokens)
+    return achieved if achieved == requested else f"{achieved}\n(of {requested})"
 
 
 def _learning_rate(stage: StagePlan) -> str:

@@ -189,6 +189,18 @@ def test_table_fits_100_columns_and_shows_the_plan(capsys):
     assert re.search(r"mq +6T +5\.95T +25\.9 % +0\.99", text)
 
 
+def test_a_narrow_terminal_has_room_for_names():
+    output = io.StringIO()
+    print_plan(paper_plan(), Console(file=output, width=80))
+    assert max(map(len, output.getvalue().splitlines())) <= 80
+    assert re.search(r"^ diversity[\w-]* +12\.4T +53\.9 % +2,956,390 +4\.5e-4 +4,096", output.getvalue(), re.MULTILINE)
+
+
+def test_tokens_that_whole_steps_change_are_shown_beside_the_requested_ones():
+    assert "(of" not in printed(small_plan(tokens=1000))
+    assert re.search(r"^ only +1K +100 %.*\n +\(of 1\.04K\)", printed(small_plan(tokens=1040)), re.MULTILINE)
+
+
 def test_names_are_no_markup():
     assert "[bold]" in printed(small_plan(name="[bold]", mixture={"[red]": 1}))
     assert "[red]" in printed(small_plan(name="[bold]", mixture={"[red]": 1}))
