@@ -451,9 +451,14 @@ def test_a_picture_without_a_run_of_the_primary_budget_is_drawn(tmp_path, monkey
     assert (tmp_path / "science-plain.png").is_file()
 
 
-def test_a_time_limit_starts_no_further_run(tmp_path):
+def test_a_time_limit_starts_no_further_run(tmp_path, capsys):
     jobs = Jobs(experiment(), tmp_path)
     assert jobs.run(jobs.all(), seconds=-1.0) == 0
+    assert capsys.readouterr().err == "runs are left: the time is over; the same command goes on\n"
+    jobs.run(jobs.all())
+    capsys.readouterr()
+    assert jobs.run(jobs.all(), seconds=-1.0) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_results_of_other_settings_are_refused(tmp_path):

@@ -122,7 +122,8 @@ class Jobs:
             ran, in_use = 0, []
             for job in left:
                 if time.perf_counter() > end:
-                    print("runs are left: the time is over; the same command goes on", file=sys.stderr)
+                    if any(self.found(each) is None for each in left):
+                        print("runs are left: the time is over; the same command goes on", file=sys.stderr)
                     return number + ran
                 try:
                     ran += self._run_alone(job)
