@@ -219,8 +219,8 @@ def write_tables() -> list[Path]:
     """Remake the tables of all pages; those that have changed."""
     changed = []
     for page in pages():
-        text = page.read_text("utf-8")
         with told(page, "mend it"):
+            text = page.read_text("utf-8")
             made = with_tables(text)
         if made != text:
             write_atomic(page, made)  # else a full disk cuts it off
@@ -234,9 +234,12 @@ def pages_of(name: str) -> list[Path]:
 
 
 def _names(page: str) -> list[str]:
-    return re.findall(rf"^{_BEGIN}(.*) -->", page, re.MULTILINE)
+    return re.findall(rf"^{_BEGIN}(\S+) -->", page, re.MULTILINE)
 
 
 if __name__ == "__main__":
-    for page in write_tables():
-        print(page)
+    try:
+        for page in write_tables():
+            print(page)
+    except PlanError as error:
+        raise SystemExit(str(error)) from error

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "science"))
 
@@ -125,7 +126,7 @@ def test_plans_that_cannot_work_are_refused():
             trends=(Trend("none", "some", "score", {"small": 1.0, "large": 2.0}),),
         )
     for value in (Path("file"), float("nan"), SHAPE):
-        with pytest.raises(ValueError, match="settings of arm none are invalid: .*; give what JSON can hold"):
+        with pytest.raises(ValueError, match=r"settings of arm none are invalid: .*; give what JSON can hold"):
             experiment(arms={**experiment().arms, "none": {"gain": value}})
     assert Budget({}, range(1, 4)).seeds == (1, 2, 3)
 
@@ -489,17 +490,31 @@ def test_a_missing_or_infinite_number_is_an_error_not_a_seed_less(tmp_path, metr
     assert collect(jobs) == {}
 
 
-def test_numbers_of_numpy_are_stored_as_numbers(tmp_path):
+@pytest.mark.parametrize(
+    ("score", "items"),
+    [
+        (np.float32(0.5), np.array([True, False])),
+        (torch.tensor([0.5]), torch.tensor([1.0, 0.0])),
+        (torch.tensor(0.5), {7: 1, 3: 0}),
+        (0.5, (1, np.int64(0))),
+    ],
+)
+def test_numbers_of_numpy_and_torch_are_stored_as_numbers(tmp_path, score, items):
     def run(job):
-        items = {"score": np.array([True, False])}
         more = {"losses": np.array([[1, 2]]), "steps": (np.int64(3),), "file": Path("model"), "best": None}
-        return {"metrics": {"score": np.float32(0.5), "unplanned": None}, "items": items, **more}
+        scores = (value for value in items) if isinstance(items, tuple) else items
+        return {
+            "metrics": {"score": score, "unplanned": "text"},
+            "items": {"score": scores},
+            **more,
+            "at": {2: 1}.values(),
+        }
 
     jobs = Jobs(experiment(run=run), tmp_path)
     jobs.run(jobs.all()[:1])
     found = jobs.found(jobs.all()[0])
-    assert (found["metrics"], found["items"]) == ({"score": 0.5, "unplanned": None}, {"score": [1.0, 0.0]})
-    assert [found[name] for name in ("losses", "steps", "file", "best")] == [[[1, 2]], [3], "model", None]
+    assert (found["metrics"], found["items"]) == ({"score": 0.5, "unplanned": "text"}, {"score": [1.0, 0.0]})
+    assert [found[name] for name in ("losses", "steps", "file", "best", "at")] == [[[1, 2]], [3], "model", None, [1]]
 
 
 @pytest.mark.parametrize(
@@ -508,6 +523,9 @@ def test_numbers_of_numpy_are_stored_as_numbers(tmp_path):
         (None, "small-1-none gave no metrics"),
         ({"score": 1.0}, "small-1-none gave no metrics"),
         ({"metrics": {"score": 1.0}, "key": 1}, "small-1-none gave 'key', which the harness writes itself"),
+        ({"metrics": {"score": "good"}}, "small-1-none gave what is no number"),
+        ({"metrics": {"score": 1.0}, "items": [1.0]}, "small-1-none gave what is no number"),
+        ({"metrics": {"score": 1.0}, "items": {"score": [None]}}, "small-1-none gave what is no number"),
     ],
 )
 def test_what_a_run_gives_is_told_by_its_name(tmp_path, given, told):
@@ -531,11 +549,23 @@ def test_a_run_that_a_signal_ends_early_is_not_stored(tmp_path, capsys, number, 
     with pytest.raises(stopping.Stopped) as end:
         main(first, ["run", "--folder", str(tmp_path)])
     assert end.value.code == 128 + number
-    told = f"stopped by {number.name}: the run that was under way is not stored; the same command goes on"
+    told = f"stopped by {number.name}: a run that was under way is not stored; the same command goes on"
     assert capsys.readouterr().err.endswith(f"{told}\n")
     assert {key: list(own) for key, own in collect(Jobs(first, tmp_path)).items()} == {
         ("small", arm): [1] for arm in first.arms
     }
+
+
+def test_what_a_run_lacks_after_a_stop_is_told_as_a_stop(tmp_path):
+    def stopped(job):
+        with stopping.remembering("stopping after this step"):
+            signal.raise_signal(signal.SIGTERM)
+        return {}["validation loss"]
+
+    first = experiment(run=stopped)
+    first.register()
+    with pytest.raises(stopping.Stopped, match="stopped by SIGTERM"):
+        main(first, ["run", "--folder", str(tmp_path)])
 
 
 def test_a_rank_that_a_run_launches_is_told_why_it_ends(tmp_path, monkeypatch):
@@ -552,6 +582,45 @@ def test_equal_differences_tell_nothing(tmp_path, published, capsys):
     assert (primary["p"], primary["verdict"]) == (1.0, "cannot tell")
     told = "some - none, score, small: all seeds have the same difference; does the run use job.seed?"
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-8])
+def test_tuning_tells_that_all_seeds_are_the_same(tmp_path, capsys, noise):
+    def forgets(job):
+        return {"metrics": {"score": 0.1 + job.settings["gain"] * (1 + noise * job.seed)}}
+
+    main(experiment(run=forgets), ["tune", "--folder", str(tmp_path)])
+    told = "some - none, score: +0.2000 (+0.2000 to +0.2000); all seeds have the same difference; does the run use job.seed?"
+    assert f"small, {told}\n" in capsys.readouterr().out
+
+
+def test_a_small_spread_is_one():
+    runs = {
+        ("small", arm): {
+            seed: {"metrics": {"score": seed + gain * seed}, "operations": {}, "processor_seconds": 1}
+            for seed in (1, 2, 3)
+        }
+        for arm, gain in (("none", 0.0), ("some", 1e-4))
+    }
+    found = summarize(experiment(), runs)["primary"]
+    assert (found["p"], found["verdict"]) == (pytest.approx(0.0742, abs=1e-4), "cannot tell")
+    assert found["by_seed"] == pytest.approx([1e-4, 2e-4, 3e-4])
+
+
+def test_means_of_a_file_without_amounts_by_seed_stay(tmp_path, published):
+    first, _ = published
+    file = seeds.RESULTS / "plain.json"
+    document = json.loads(file.read_text())
+    for arms in document["results"]["arms"].values():
+        for arm in arms.values():
+            del arm["operations_by_seed"], arm["processor_seconds_by_seed"]
+            arm["operations"] = 2.5 * arm["operations"]  # of seeds that differ
+    file.write_text(json.dumps(document))
+    old = document["results"]["arms"]["large"]["some"]["operations"]
+    main(first, ["run", "--folder", str(tmp_path / "again"), "--seeds", "1"])
+    for _ in "12":
+        found = summarized(first, tmp_path / "again", "--published")["arms"]["large"]["some"]
+        assert (found["operations"], found["operations_by_seed"]) == (old, [old / 2.5, None])
 
 
 def test_contrasts_that_have_not_run_are_of_the_family(tmp_path, published, capsys):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from harness.experiment import Contrast, Experiment, PlanError, Trend
@@ -12,6 +12,8 @@ from harness.experiment import Contrast, Experiment, PlanError, Trend
 Runs = Mapping[tuple[str, str], Mapping[int, Mapping[str, Any]]]
 """(budget, arm) -> seed -> result of the job."""
 
+AMOUNTS = ("operations", "processor_seconds")
+OF_MEANS = "of_means"  # in a run of results/: its amounts are the means of its arm
 ItemIntervals = Callable[[Contrast, Runs], list[float] | None]
 Verdict = Literal["better", "worse", "cannot tell"]
 EQUAL_COMPUTE = 0.02  # share by which the operations of two arms may differ
@@ -36,9 +38,14 @@ def shared_seeds(first: Mapping[int, Any], second: Mapping[int, Any]) -> list[in
     return sorted(set(first) & set(second))
 
 
-def spreads(differences: Sequence[float]) -> bool:
-    """Whether differences are unequal by more than rounding: without a spread, a t test tells anything from 0."""
-    return max(differences) - min(differences) > 1e-9 * max(map(abs, differences))
+def spreads(differences: Sequence[float], values: Iterable[float]) -> bool:
+    """Whether differences are unequal by more than rounding: without a spread, a t test tells anything from 0.
+
+    Args:
+        differences: by seed.
+        values: from which they were computed, perhaps in float32.
+    """
+    return max(differences) - min(differences) > 1e-6 * max(map(abs, values))
 
 
 def compare(contrast: Contrast, runs: Runs, published: ItemIntervals | None = None) -> dict[str, Any] | None:
@@ -63,7 +70,7 @@ def compare(contrast: Contrast, runs: Runs, published: ItemIntervals | None = No
         "seeds": len(seeds),
         "difference": found.difference,
         "interval_95": list(found.interval),
-        "p": found.p_value if spreads(differences) else 1.0,
+        "p": found.p_value if spreads(differences, [value for side in sides for value in side]) else 1.0,
         "second_higher_in": found.wins,
         "by_seed": differences,
         "operations_ratio": operations[1] / operations[0] if operations[0] else None,
@@ -109,7 +116,7 @@ def slope(trend: Trend, runs: Runs) -> dict[str, Any] | None:
     if len(seeds) < 2:
         return None
     places = [math.log10(place) for place in trend.places.values()]
-    slopes = []
+    slopes, values = [], []
     for seed in seeds:
         gains = [
             runs[budget, trend.second][seed]["metrics"][trend.metric]
@@ -117,6 +124,7 @@ def slope(trend: Trend, runs: Runs) -> dict[str, Any] | None:
             for budget in trend.places
         ]
         slopes.append(statistics.linear_regression(places, gains).slope)
+        values += gains
     low, high = mean_interval(slopes, bounds=None)
     return {
         "contrast": f"{trend.second} - {trend.first}",
@@ -126,7 +134,11 @@ def slope(trend: Trend, runs: Runs) -> dict[str, Any] | None:
         "slope": statistics.mean(slopes),
         "interval_95": [low, high],
         "by_seed": slopes,
-        "verdict": "cannot tell" if low <= 0 <= high or not spreads(slopes) else "grows" if low > 0 else "falls",
+        "verdict": "cannot tell"
+        if low <= 0 <= high or not spreads(slopes, values)
+        else "grows"
+        if low > 0
+        else "falls",
     }
 
 
@@ -138,9 +150,14 @@ def verdict(found: Mapping[str, Any], higher_is_better: bool) -> Verdict:
     return "better" if (found["difference"] > 0) == higher_is_better else "worse"
 
 
-def means(name: str, by_seed: Sequence[float]) -> dict[str, Any]:
-    """An amount of an arm: its mean, and each seed's."""
-    return {name: statistics.mean(by_seed), f"{name}_by_seed": list(by_seed)}
+def amounts(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Operations and processor seconds of an arm: the means, and each run's where they are known."""
+    found: dict[str, Any] = {}
+    for name in AMOUNTS:
+        each = [sum(run[name].values()) if name == "operations" else run[name] for run in runs]
+        found[name] = statistics.mean(each)
+        found[f"{name}_by_seed"] = [None if run.get(OF_MEANS) else value for run, value in zip(runs, each, strict=True)]
+    return found
 
 
 def summarize(experiment: Experiment, runs: Runs, published: ItemIntervals | None = None) -> dict[str, Any]:
@@ -156,8 +173,7 @@ def summarize(experiment: Experiment, runs: Runs, published: ItemIntervals | Non
             arm: {
                 "seeds": sorted(own),
                 "metrics": {name: [own[seed]["metrics"][name] for seed in sorted(own)] for name in experiment.metrics},
-                **means("operations", [sum(own[seed]["operations"].values()) for seed in sorted(own)]),
-                **means("processor_seconds", [own[seed]["processor_seconds"] for seed in sorted(own)]),
+                **amounts([own[seed] for seed in sorted(own)]),
             }
             for arm in experiment.arms_of(budget)
             if (own := runs.get((budget, arm)))

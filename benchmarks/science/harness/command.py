@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from seeds import quiet, write_result
 
-from harness.analysis import Runs, seeds_needed, spreads, summarize
+from harness.analysis import Runs, seeds_needed, summarize
 from harness.experiment import Experiment, PlanError
 from harness.jobs import Job, Jobs
 from harness.published import Published
@@ -25,6 +26,7 @@ EFFECTIVE = {
     "change": ("register",),
     **dict.fromkeys(("arms", "budgets", "seeds"), ("tune", "run")),
 }  # options
+SAME = "all seeds have the same difference; does the run use job.seed?"
 
 
 def arguments_of(experiment: Experiment, given: Sequence[str] | None) -> argparse.Namespace:
@@ -105,9 +107,10 @@ def main(experiment: Experiment, given: Sequence[str] | None = None) -> None:
                 tell_tuning(experiment, jobs)
     except PlanError as error:
         raise SystemExit(str(error)) from error
-    except Stopped as stop:
-        print(f"{stop}: the run that was under way is not stored; the same command goes on", file=sys.stderr)
-        raise
+    except (Stopped, KeyboardInterrupt) as stop:
+        stopped = stop if isinstance(stop, Stopped) else Stopped(signal.SIGINT)
+        print(f"{stopped}: a run that was under way is not stored; the same command goes on", file=sys.stderr)
+        raise stopped from None
 
 
 def status(jobs: Jobs, with_published: bool = False) -> None:
@@ -132,6 +135,9 @@ def tell_tuning(experiment: Experiment, jobs: Jobs) -> None:
         effect, (low, high), number = each["difference"], each["interval_95"], each["seeds"]
         spread = (high - effect) / student_t_quantile(0.975, number - 1) * math.sqrt(number)
         told = f"{each['budget']}, {each['contrast']}, {each['metric']}: {effect:+.4f} ({low:+.4f} to {high:+.4f})"
+        if effect and each["p"] == 1.0:
+            print(f"{told}; {SAME}")
+            continue
         try:
             print(f"{told}; {seeds_needed(spread, effect)} seeds would tell it" if effect else told)
         except ValueError:
@@ -161,14 +167,15 @@ def write_summary(jobs: Jobs, with_published: bool = False, drop: bool = False) 
     if not runs:
         raise PlanError(f"{jobs.folder} has no run of the experiment; run it, or give another --folder")
     results = summarize(experiment, runs, published.over_items)
+    published.keep_means(results["arms"])
     published.check_unchanged()
     result = write_result(experiment.name, experiment.plan, results, published.origin(runs))
+    tell_gaps(experiment, results)
     print(draw(result))
     for page in write_tables():
         print(page)
     if not pages_of(experiment.name):
         print(f"no page of docs/science has the comment <!-- table: {experiment.name} -->", file=sys.stderr)
-    tell_gaps(experiment, results)
     return result
 
 
@@ -183,5 +190,5 @@ def tell_gaps(experiment: Experiment, results: Mapping[str, Any]) -> None:
         name = (str(contrast), contrast.metric, contrast.budget)
         if name not in found:
             print(f"{', '.join(name)}: fewer than two seeds of both arms have run", file=sys.stderr)
-        elif found[name]["difference"] and not spreads(found[name]["by_seed"]):
-            print(f"{', '.join(name)}: all seeds have the same difference; does the run use job.seed?", file=sys.stderr)
+        elif found[name]["difference"] and found[name]["p"] == 1.0:
+            print(f"{', '.join(name)}: {SAME}", file=sys.stderr)

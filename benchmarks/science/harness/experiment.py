@@ -171,6 +171,7 @@ class Experiment:
     trends: tuple[Trend, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tuning_seeds", tuple(self.tuning_seeds))
         for name, budget in self.budgets.items():
             if len(set(budget.seeds)) < len(budget.seeds):
                 raise ValueError(f"seeds of budget {name} are invalid: one is there twice; give each once")
@@ -181,7 +182,7 @@ class Experiment:
         self._check_settings()
         for contrast in self.contrasts:
             self._check("contrast", contrast, [contrast.budget])
-        if len(self.budgets[self.primary.budget].seeds) == 1:  # without any, it is there for its tuning seeds
+        if len(self.budgets[self.primary.budget].seeds) == 1:  # none: for its tuning seeds
             raise ValueError(
                 f"seeds of budget {self.primary.budget} are invalid: a contrast needs two or more; give more"
             )
@@ -192,7 +193,8 @@ class Experiment:
                 raise ValueError(
                     f"places of a trend are invalid: {dict(trend.places)}; give two different ones or more, above 0"
                 )
-            if len(set.intersection(*(set(self.budgets[name].seeds) for name in trend.places))) < 2:
+            seeds = [set(self.budgets[name].seeds) for name in trend.places]
+            if any(seeds) and len(set.intersection(*seeds)) < 2:
                 raise ValueError(
                     f"trend over {', '.join(trend.places)} is invalid: they share fewer than two seeds; give more"
                 )

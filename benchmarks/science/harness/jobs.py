@@ -16,13 +16,12 @@ from seeds import stored
 
 from harness.charges import Charges
 from harness.experiment import Experiment, PlanError, told
+from harness.run_numbers import check_numbers, plain_numbers
 from nbg_lightning import stopping
 from nbg_lightning.data.durable import content_key
 from nbg_lightning.data.folder_lock import FolderInUse, folder_lock
 
 LOCK = ".job.lock"  # a run's own lock of its folder is another
-OWN = ("key", "arm", "seed", "budget", "operations", "processor_seconds")
-"""What the harness writes beside a run's own numbers."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Jobs:
         if missing := [name for name in self.experiment.metrics if name not in result["metrics"]]:
             raise PlanError(f"{job.result} has no {missing[0]}, a metric of the plan; {fix}")
         with told(job.result, fix):
-            check_numbers(result, self.experiment, job)
+            check_numbers(result, self.experiment.metrics, job.folder.name)
         return result
 
     def run(self, jobs: Iterable[Job], seconds: float = math.inf) -> int:
@@ -152,11 +151,16 @@ class Jobs:
     def _run(self, job: Job) -> None:
         begin = processor_seconds()
         with stopping.handling("run") as signals:
-            given = self.experiment.run(job)
+            try:
+                given = self.experiment.run(job)
+            except Exception as error:
+                if signals.received is not None:  # what it has not trained may be missing
+                    raise stopping.Stopped(signals.received) from error
+                raise
         if signals.received is not None:  # a trainer has ended early, and as usual: the numbers are of fewer steps
             raise stopping.Stopped(signals.received)
-        given = plain_numbers(given, job)
-        check_numbers(given, self.experiment, job)
+        given = plain_numbers(given, self.experiment.metrics, job.folder.name)
+        check_numbers(given, self.experiment.metrics, job.folder.name)
         found = {
             "key": job.key,
             "arm": job.arm,
@@ -179,48 +183,3 @@ class Jobs:
 def processor_seconds() -> float:
     """Of this process and of those that it started and that have ended."""
     return sum(os.times()[:4])
-
-
-def plain_numbers(given: Any, job: Job) -> dict[str, Any]:
-    """What a run gives, with Python's numbers for those of numpy and torch, and text for what JSON does not know.
-
-    Raises:
-        PlanError: it has no metrics, or a name of the harness.
-    """
-    if not isinstance(given, Mapping) or not isinstance(given.get("metrics"), Mapping):
-        raise PlanError(f'{job.folder.name} gave no metrics; its run must return {{"metrics": {{name: number}}}}')
-    if own := [name for name in OWN if name in given]:
-        raise PlanError(f"{job.folder.name} gave {own[0]!r}, which the harness writes itself; give it another name")
-    plain: dict[str, Any] = _plain(given)
-    items = {name: [float(score) for score in scores] for name, scores in (plain.pop("items", None) or {}).items()}
-    return {**plain, **({"items": items} if items else {})}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    if hasattr(value, "tolist"):  # an array or number of numpy or torch
-        return value.tolist()
-    return value if value is None or isinstance(value, str | bool | int | float) else str(value)
-
-
-def check_numbers(given: Mapping[str, Any], experiment: Experiment, job: Job) -> None:
-    """Refuse numbers that are missing or not finite: a seed that is left out by its result is a bias.
-
-    Raises:
-        PlanError: naming the number and the run.
-    """
-    for name in experiment.metrics:
-        if name not in given["metrics"]:
-            raise PlanError(f"{job.folder.name} has no {name}; the run must give every metric of the experiment")
-    items = given.get("items", {}).items()
-    for name, value in [
-        *((name, given["metrics"][name]) for name in experiment.metrics),
-        *((f"an item's {name}", score) for name, scores in items for score in scores),
-    ]:
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise PlanError(f"{name} of {job.folder.name} is invalid: {value}; bound the metric, or lower the rate")
-    if empty := [name for name, scores in items if not scores]:
-        raise PlanError(f"items of {empty[0]} of {job.folder.name} are empty; give a score of each item, or no items")

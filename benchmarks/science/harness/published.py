@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import seeds
 
-from harness.analysis import Runs, shared_seeds
+from harness.analysis import AMOUNTS, OF_MEANS, Runs, shared_seeds
 from harness.experiment import Contrast, Experiment, PlanError, told
 from nbg_lightning.data.durable import content_key
 
@@ -24,8 +24,7 @@ class Published:
     Attributes:
         file: where it is, or would be.
         document: what it has, or None.
-        arms: the runs of all settings that it has: (budget, arm) -> seed -> run. Where a file has operations and processor
-            seconds as means only, they are those of each run.
+        arms: the runs of all settings that it has: (budget, arm) -> seed -> run.
         runs: those of them with the settings and the metrics of the plan, of its seeds.
         intervals: over items, by contrast, metric and budget.
 
@@ -99,6 +98,21 @@ class Published:
             and any(other["metrics"][name] != run["metrics"][name] for name in self.experiment.metrics)
         ]
 
+    def keep_means(self, arms: Mapping[str, dict[str, Any]]) -> None:
+        """Give arms that have the same runs as in the file its means, where it has no more: the mean of a mean and of runs that
+        it has already is another number.
+
+        Args:
+            arms: of the new results, by budget.
+        """
+        for (budget, arm), own in self.runs.items():
+            if (new := arms[budget].get(arm)) is None or not any(run.get(OF_MEANS) for run in own.values()):
+                continue
+            assert self.document is not None
+            old = self.document["results"]["arms"][budget][arm]
+            if all(new[key] == old[key] for key in ("seeds", "metrics")):
+                new |= {name: old[name] for name in AMOUNTS}
+
     def check_unchanged(self) -> None:
         """Refuse to replace what another process has written since this was read.
 
@@ -134,25 +148,28 @@ def runs_of(document: Mapping[str, Any], name: str) -> Runs:
                 raise ValueError(f"a seed of {budget}, {arm} is there twice")
             if set(own["metrics"]) != set(document["settings"]["metrics"]):
                 raise ValueError(f"metrics of {budget}, {arm} are not those of its plan")
-            amounts = [amount_by_seed(own, name) for name in ("operations", "processor_seconds")]
-            columns = list(zip(own["seeds"], *amounts, *own["metrics"].values(), strict=True))
-            if not all(math.isfinite(value) for _, *values in columns for value in values):
+            amounts = [own.get(f"{name}_by_seed", [None] * len(own["seeds"])) for name in AMOUNTS]
+            columns = list(zip(own["seeds"], zip(*amounts, strict=True), *own["metrics"].values(), strict=True))
+            means = [own[name] for name in AMOUNTS]
+            numbers = [
+                value
+                for _, own_amounts, *values in columns
+                for value in (*(own_amounts if None not in own_amounts else ()), *values)
+            ]
+            if not all(map(math.isfinite, [*means, *numbers])):
                 raise ValueError(f"a number of {budget}, {arm} is not finite")
             runs[budget, arm] = {
-                seed: {
-                    "metrics": dict(zip(own["metrics"], values, strict=True)),
-                    "operations": {"all": operations},
-                    "processor_seconds": seconds,
-                }
-                for seed, operations, seconds, *values in columns
+                seed: {"metrics": dict(zip(own["metrics"], values, strict=True)), **amounts_of(own_amounts, means)}
+                for seed, own_amounts, *values in columns
             }
     return runs
 
 
-def amount_by_seed(arm: Mapping[str, Any], name: str) -> list[float]:
-    """What the runs of an arm took, in the order of its seeds; older files have the mean only."""
-    mean = float(arm[name])
-    return arm.get(f"{name}_by_seed", [mean] * len(arm["seeds"]))
+def amounts_of(own: Sequence[float | None], means: Sequence[float]) -> dict[str, Any]:
+    """Operations and seconds of a run: its own, or, from a file that does not have them, the means of its arm."""
+    known = None not in own
+    operations, seconds = own if known else means
+    return {"operations": {"all": operations}, "processor_seconds": seconds, **({} if known else {OF_MEANS: True})}
 
 
 def intervals_of(results: Mapping[str, Any]) -> dict[tuple[str, str, str], list[float] | None]:

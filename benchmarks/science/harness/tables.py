@@ -9,8 +9,8 @@ from typing import Any
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     """Markdown."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (head, *rows)]
+    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
