@@ -72,13 +72,10 @@ def stored(file: Path, found: Any) -> Any:
 
 def stop_if_stopped(trainer: Any) -> None:
     """Exit if a signal has ended training early, since its results are incomplete."""
-    from nbg_lightning.callbacks.graceful_stop import GracefulStop
+    from nbg_lightning.callbacks.graceful_stop import stop_signal
 
-    for callback in trainer.callbacks:
-        if isinstance(callback, GracefulStop) and callback.received is not None:
-            raise SystemExit(
-                f"stopped by {callback.received.name} after {trainer.global_step} steps: start again to go on"
-            )
+    if (received := stop_signal(trainer)) is not None:
+        raise SystemExit(f"stopped by {received.name} after {trainer.global_step} steps: start again to go on")
 
 
 def write_result(

@@ -219,7 +219,7 @@ def write_tables() -> list[Path]:
     """Remake the tables of all pages; those that have changed."""
     changed = []
     for page in pages():
-        with told(page, "mend it"):
+        with told(page, "fix the page"):
             text = page.read_text("utf-8")
             made = with_tables(text)
         if made != text:

@@ -51,7 +51,8 @@ def _table(title: str, names: tuple[str, ...], numbers: tuple[str, ...]) -> Tabl
     for index, header in enumerate(names):
         table.add_column(header, style="bold" if index == 0 else "", overflow="fold")
     for header in numbers:
-        table.add_column(header, justify="right", no_wrap=True)
+        # The learning rate takes a third line where names need the columns.
+        table.add_column(header, justify="right", no_wrap=header != _RATE)
     return table
 
 
@@ -60,9 +61,6 @@ def _stages(plan: Plan) -> Table:
 
     table = _table("Stages", ("stage",), _STAGE_HEADERS)
     table.padding, table.collapse_padding = (0, 1), True
-    next(
-        each for each in table.columns if each.header == _RATE
-    ).no_wrap = False  # a third line, where names need the columns
     for stage in plan.stages:
         table.add_row(
             Text(stage.name),

@@ -126,6 +126,7 @@ def slope(trend: Trend, runs: Runs) -> dict[str, Any] | None:
         slopes.append(statistics.linear_regression(places, gains).slope)
         values += gains
     low, high = mean_interval(slopes, bounds=None)
+    tells = spreads(slopes, values) and not low <= 0 <= high
     return {
         "contrast": f"{trend.second} - {trend.first}",
         "metric": trend.metric,
@@ -134,12 +135,19 @@ def slope(trend: Trend, runs: Runs) -> dict[str, Any] | None:
         "slope": statistics.mean(slopes),
         "interval_95": [low, high],
         "by_seed": slopes,
-        "verdict": "cannot tell"
-        if low <= 0 <= high or not spreads(slopes, values)
-        else "grows"
-        if low > 0
-        else "falls",
+        "verdict": ("grows" if low > 0 else "falls") if tells else "cannot tell",
     }
+
+
+def answered(results: Mapping[str, Any]) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The contrasts that have been computed, the primary one first, by contrast, metric and budget."""
+    found = filter(None, (results["primary"], *results["secondary"]))
+    return {(each["contrast"], each["metric"], each["budget"]): each for each in found}
+
+
+def same_in_all_seeds(found: Mapping[str, Any]) -> bool:
+    """Whether a contrast's difference is the same in all seeds, and not 0."""
+    return bool(found["difference"]) and found["p"] == 1.0
 
 
 def verdict(found: Mapping[str, Any], higher_is_better: bool) -> Verdict:

@@ -13,7 +13,7 @@ from typing import Any
 
 from seeds import quiet, write_result
 
-from harness.analysis import Runs, seeds_needed, summarize
+from harness.analysis import Runs, answered, same_in_all_seeds, seeds_needed, summarize
 from harness.experiment import Experiment, PlanError
 from harness.jobs import Job, Jobs
 from harness.published import Published
@@ -131,11 +131,11 @@ def tell_tuning(experiment: Experiment, jobs: Jobs) -> None:
     found = summarize(experiment, collect(jobs))
     if len(experiment.tuning_seeds) < 2:
         print("one tuning seed has no spread to plan by; give two or more")
-    for each in filter(None, (found["primary"], *found["secondary"])):
+    for each in answered(found).values():
         effect, (low, high), number = each["difference"], each["interval_95"], each["seeds"]
         spread = (high - effect) / student_t_quantile(0.975, number - 1) * math.sqrt(number)
         told = f"{each['budget']}, {each['contrast']}, {each['metric']}: {effect:+.4f} ({low:+.4f} to {high:+.4f})"
-        if effect and each["p"] == 1.0:
+        if same_in_all_seeds(each):
             print(f"{told}; {SAME}")
             continue
         try:
@@ -181,14 +181,10 @@ def write_summary(jobs: Jobs, with_published: bool = False, drop: bool = False) 
 
 def tell_gaps(experiment: Experiment, results: Mapping[str, Any]) -> None:
     """Print which contrasts have no runs yet, and which look like a mistake of the run."""
-    found = {
-        (each["contrast"], each["metric"], each["budget"]): each
-        for each in (results["primary"], *results["secondary"])
-        if each
-    }
+    found = answered(results)
     for contrast in experiment.contrasts:
         name = (str(contrast), contrast.metric, contrast.budget)
         if name not in found:
             print(f"{', '.join(name)}: fewer than two seeds of both arms have run", file=sys.stderr)
-        elif found[name]["difference"] and found[name]["p"] == 1.0:
+        elif same_in_all_seeds(found[name]):
             print(f"{', '.join(name)}: {SAME}", file=sys.stderr)

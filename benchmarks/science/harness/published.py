@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import seeds
 
-from harness.analysis import AMOUNTS, OF_MEANS, Runs, shared_seeds
+from harness.analysis import AMOUNTS, OF_MEANS, Runs, answered, shared_seeds
 from harness.experiment import Contrast, Experiment, PlanError, told
 from nbg_lightning.data.durable import content_key
 
@@ -151,12 +152,8 @@ def runs_of(document: Mapping[str, Any], name: str) -> Runs:
             amounts = [own.get(f"{name}_by_seed", [None] * len(own["seeds"])) for name in AMOUNTS]
             columns = list(zip(own["seeds"], zip(*amounts, strict=True), *own["metrics"].values(), strict=True))
             means = [own[name] for name in AMOUNTS]
-            numbers = [
-                value
-                for _, own_amounts, *values in columns
-                for value in (*(own_amounts if None not in own_amounts else ()), *values)
-            ]
-            if not all(map(math.isfinite, [*means, *numbers])):
+            known = [value for each in amounts for value in each if value is not None]
+            if not all(map(math.isfinite, [*means, *known, *chain.from_iterable(own["metrics"].values())])):
                 raise ValueError(f"a number of {budget}, {arm} is not finite")
             runs[budget, arm] = {
                 seed: {"metrics": dict(zip(own["metrics"], values, strict=True)), **amounts_of(own_amounts, means)}
@@ -174,8 +171,7 @@ def amounts_of(own: Sequence[float | None], means: Sequence[float]) -> dict[str,
 
 def intervals_of(results: Mapping[str, Any]) -> dict[tuple[str, str, str], list[float] | None]:
     """Interval over items, where there is one, by contrast, metric and budget."""
-    found = filter(None, (results["primary"], *results["secondary"]))
-    return {(each["contrast"], each["metric"], each["budget"]): each.get("interval_95_over_items") for each in found}
+    return {name: each.get("interval_95_over_items") for name, each in answered(results).items()}
 
 
 def measured(plan: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
